@@ -1,0 +1,54 @@
+// Package link is what the mesh needs of a connection to a peer: many streams
+// over one, whatever carries them. linktest holds every transport to it.
+package link
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// Link is a multiplexed connection to a peer. Its methods may be called from
+// several goroutines.
+//
+// A stream of a link is a net.Conn with three things to know: Close ends both
+// directions and lets the peer read what was written before; an io.EOF from
+// Read only says that the stream is over, not that all arrived; an error from
+// Write leaves open how much was sent, so the stream is of no further use.
+type Link interface {
+	// Open opens a stream. It does not wait for the peer to accept it.
+	// The error wraps ErrClosed when the link is over.
+	Open(ctx context.Context) (net.Conn, error)
+	// Accept waits for a stream that the peer opens. The error wraps
+	// ErrClosed when the link is over, and then names the cause where it is known.
+	Accept() (net.Conn, error)
+	// Close ends the link and all its streams at once.
+	Close() error
+	// Done is closed when the link is over, from either end.
+	Done() <-chan struct{}
+	// Traffic returns how many bytes have come and gone on the transport so
+	// far. A link on which nothing comes any more is dead.
+	Traffic() (received, sent uint64)
+	LocalAddr() net.Addr
+	RemoteAddr() net.Addr
+}
+
+// Listener accepts links.
+type Listener interface {
+	// Accept waits for the next peer. What the peer must do before its link
+	// is usable happens later, so that a slow one does not hold up others.
+	Accept() (Link, error)
+	Close() error
+	Addr() net.Addr
+}
+
+// Transport makes links. Addresses are of the transport's own form, without
+// the scheme.
+type Transport interface {
+	// Dial connects to a listener. Errors are those of the network (net.OpError).
+	Dial(ctx context.Context, addr string) (Link, error)
+	Listen(ctx context.Context, addr string) (Listener, error)
+}
+
+// ErrClosed is wrapped by the errors of a link that is over.
+var ErrClosed = errors.New("link closed")

@@ -1,0 +1,130 @@
+// Package muxlink makes a link of any net.Conn, with yamux. It is the only
+// package that knows yamux and the way around its traps.
+package muxlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/yamux"
+
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+)
+
+// maxWrite bounds one yamux frame: a control message waits for at most the
+// frames that are queued before it.
+const maxWrite = 32 << 10
+
+// Client returns the link of the end that dialled conn.
+func Client(conn net.Conn) (link.Link, error) { return start(conn, yamux.Client) }
+
+// Server returns the link of the end that accepted conn.
+func Server(conn net.Conn) (link.Link, error) { return start(conn, yamux.Server) }
+
+func start(conn net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
+	l := &muxLink{conn: &countedConn{Conn: conn}}
+	session, err := side(l.conn, config())
+	if err != nil {
+		return nil, fmt.Errorf("start yamux: %w", err)
+	}
+	l.session = session
+	return l, nil
+}
+
+// config turns off whatever yamux does by clock: the mesh has its own
+// heartbeats, StreamCloseTimeout would turn a half-closed stream into a
+// clean-looking end, and the open and write timeouts would end the whole
+// session because one stream waits behind bulk.
+func config() *yamux.Config {
+	return &yamux.Config{
+		AcceptBacklog:          256,
+		EnableKeepAlive:        false,
+		KeepAliveInterval:      time.Hour, // unused, but must be positive
+		ConnectionWriteTimeout: 24 * time.Hour,
+		MaxStreamWindowSize:    1 << 20,
+		StreamOpenTimeout:      0,
+		StreamCloseTimeout:     0,
+		LogOutput:              io.Discard,
+	}
+}
+
+type muxLink struct {
+	conn    *countedConn
+	session *yamux.Session
+}
+
+func (l *muxLink) Open(context.Context) (net.Conn, error) {
+	s, err := l.session.OpenStream()
+	if err != nil {
+		return nil, closed(err)
+	}
+	return &stream{s}, nil
+}
+
+func (l *muxLink) Accept() (net.Conn, error) {
+	s, err := l.session.AcceptStream()
+	if err != nil {
+		return nil, closed(err)
+	}
+	return &stream{s}, nil
+}
+
+func closed(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, yamux.ErrSessionShutdown) {
+		return link.ErrClosed
+	}
+	return fmt.Errorf("%w: %w", link.ErrClosed, err)
+}
+
+// Close closes the connection first: yamux would otherwise wait for what is
+// being written to a peer that no longer reads.
+func (l *muxLink) Close() error {
+	l.conn.Close()
+	return l.session.Close()
+}
+
+func (l *muxLink) Done() <-chan struct{} { return l.session.CloseChan() }
+
+func (l *muxLink) Traffic() (received, sent uint64) {
+	return l.conn.received.Load(), l.conn.sent.Load()
+}
+
+func (l *muxLink) LocalAddr() net.Addr  { return l.conn.LocalAddr() }
+func (l *muxLink) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
+
+// stream keeps each yamux frame small.
+type stream struct{ *yamux.Stream }
+
+func (s *stream) Write(p []byte) (int, error) {
+	total := 0
+	for {
+		n, err := s.Stream.Write(p[total:min(len(p), total+maxWrite)])
+		total += n
+		if err != nil || total == len(p) {
+			return total, err
+		}
+	}
+}
+
+// countedConn counts what goes over a connection.
+type countedConn struct {
+	net.Conn
+	received, sent atomic.Uint64
+}
+
+func (c *countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.received.Add(uint64(n))
+	return n, err
+}
+
+func (c *countedConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(uint64(n))
+	return n, err
+}
