@@ -3,11 +3,13 @@ package wire
 import "fmt"
 
 // Code says why something was refused or ended. Programs act on the code;
-// the reason beside it is for people.
+// the reason beside it is for people. A code that is not known is a refusal
+// like CodeInternal. See docs/protocol.md section 6.3.
 type Code uint16
 
+// The codes. Their numbers never change their meaning.
 const (
-	CodeOK           Code = 0
+	CodeOK           Code = 0  // no refusal
 	CodeMalformed    Code = 1  // the bytes are no message of this protocol
 	CodeVersion      Code = 2  // no common protocol version
 	CodeDuplicateID  Code = 3  // another node has this id

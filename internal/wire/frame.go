@@ -12,8 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/fxamacker/cbor/v2"
 )
 
 // Type tells what a frame's body is.
@@ -22,20 +20,53 @@ type Type uint8
 // Frame types. A reader skips a type that it does not know (docs/protocol.md
 // section 3.3).
 const (
-	TypeHello     Type = 0x01
-	TypeCert      Type = 0x02
-	TypeAdvert    Type = 0x03
-	TypeAttach    Type = 0x04
-	TypeDigest    Type = 0x05
-	TypeAck       Type = 0x06
-	TypeHeartbeat Type = 0x07
-	TypeGoAway    Type = 0x08
-	TypeOpen      Type = 0x10
-	TypeAnswer    Type = 0x11
-	TypeData      Type = 0x20
-	TypeFin       Type = 0x21
-	TypeReset     Type = 0x22
+	TypeHello     Type = 0x01 // Hello; control stream, first
+	TypeCert      Type = 0x02 // Cert; control stream
+	TypeAdvert    Type = 0x03 // Envelope; control stream
+	TypeAttach    Type = 0x04 // Attach; control stream
+	TypeDigest    Type = 0x05 // routing.Digest; control stream
+	TypeAck       Type = 0x06 // routing.Ack; control stream
+	TypeHeartbeat Type = 0x07 // Heartbeat; control stream
+	TypeGoAway    Type = 0x08 // GoAway; control stream, last
+	TypeOpen      Type = 0x10 // Open; first on any other stream of a link
+	TypeAnswer    Type = 0x11 // Answer; first the other way
+	TypeData      Type = 0x20 // session: the body is the bytes themselves
+	TypeFin       Type = 0x21 // Fin; session
+	TypeReset     Type = 0x22 // Reset; session
 )
+
+// String returns the message's name as docs/protocol.md has it, in lower case.
+func (t Type) String() string {
+	switch t {
+	case TypeHello:
+		return "hello"
+	case TypeCert:
+		return "cert"
+	case TypeAdvert:
+		return "advert"
+	case TypeAttach:
+		return "attach"
+	case TypeDigest:
+		return "digest"
+	case TypeAck:
+		return "ack"
+	case TypeHeartbeat:
+		return "heartbeat"
+	case TypeGoAway:
+		return "goaway"
+	case TypeOpen:
+		return "open"
+	case TypeAnswer:
+		return "answer"
+	case TypeData:
+		return "data"
+	case TypeFin:
+		return "fin"
+	case TypeReset:
+		return "reset"
+	}
+	return fmt.Sprintf("message type %#02x", uint8(t))
+}
 
 const (
 	// HeaderLen is the length of a frame's header: the length and the type.
@@ -70,15 +101,16 @@ func ReadHeader(r io.Reader, max int) (Header, error) {
 		return Header{}, err
 	}
 	n := binary.BigEndian.Uint32(b[:4])
-	h := Header{Type: Type(b[4]), Len: int(n) - 1}
 	if n == 0 || n-1 > uint32(max) {
 		return Header{}, fmt.Errorf("%w: a frame of %d bytes, 1 to %d are allowed", ErrMalformed, n, max+1)
 	}
-	return h, nil
+	return Header{Type: Type(b[4]), Len: int(n - 1)}, nil
 }
 
-// ReadFrame reads one frame from r, into buf where its capacity suffices.
-// Errors are those of ReadHeader; an end of r within the body is
+// ReadFrame reads one frame from r, into buf where its capacity suffices, and
+// returns its type and body. At most max bytes are allocated, whatever the
+// header says. No Parse function keeps a part of the body, so the same buf can
+// be given again for the next frame. Errors are those of ReadHeader; an end of r within the body is
 // io.ErrUnexpectedEOF.
 func ReadFrame(r io.Reader, buf []byte, max int) (Type, []byte, error) {
 	h, err := ReadHeader(r, max)
@@ -102,48 +134,4 @@ func ReadFrame(r io.Reader, buf []byte, max int) (Type, []byte, error) {
 func AppendHeader(dst []byte, t Type, n int) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, uint32(n)+1)
 	return append(dst, byte(t))
-}
-
-// appendFrame appends a frame whose body is v in CBOR.
-func appendFrame(dst []byte, t Type, v any) ([]byte, error) {
-	body, err := encMode.Marshal(v)
-	if err != nil {
-		return dst, fmt.Errorf("encode message type %#x: %w", t, err)
-	}
-	if len(body) > MaxFrame {
-		return dst, fmt.Errorf("encode message type %#x: %d bytes, at most %d are allowed", t, len(body), MaxFrame)
-	}
-	return append(AppendHeader(dst, t, len(body)), body...), nil
-}
-
-// Unmarshal decodes a CBOR body under this protocol's limits. Its errors wrap
-// ErrMalformed. It serves the messages of services too (worktypes/remote).
-func Unmarshal(body []byte, v any) error {
-	if err := decMode.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("%w: %v", ErrMalformed, err)
-	}
-	return nil
-}
-
-// AppendMessage appends a frame of a service's own type with v as its CBOR body.
-func AppendMessage(dst []byte, t Type, v any) ([]byte, error) { return appendFrame(dst, t, v) }
-
-var (
-	encMode = must(cbor.CoreDetEncOptions().EncMode())
-	decMode = must(cbor.DecOptions{
-		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
-		IndefLength:      cbor.IndefLengthForbidden,
-		TagsMd:           cbor.TagsForbidden,
-		MaxNestedLevels:  8,
-		MaxArrayElements: 4096,
-		MaxMapPairs:      64,
-		UTF8:             cbor.UTF8RejectInvalid,
-	}.DecMode())
-)
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }

@@ -1,0 +1,24 @@
+package wire
+
+import "github.com/ranvier-mesh/ranvier/routing"
+
+// Heartbeat says that the sender lives; once a minute with its database's hash
+// (docs/protocol.md sections 3.11 and 4.4).
+//
+//	key  field     type  limits
+//	 1   hash      uint  64 bits; absent means 0
+//	 2   has hash  bool  the hash counts
+type Heartbeat struct {
+	Hash    routing.Hash `cbor:"1,keyasint,omitempty"`
+	HasHash bool         `cbor:"2,keyasint,omitempty"`
+}
+
+// ParseHeartbeat decodes the body of a Heartbeat. Errors wrap ErrMalformed.
+func ParseHeartbeat(body []byte) (Heartbeat, error) {
+	return parseMessage[Heartbeat](TypeHeartbeat, body)
+}
+
+// Append appends h as a frame. It does not fail.
+func (h Heartbeat) Append(dst []byte) ([]byte, error) { return appendMessage(dst, TypeHeartbeat, h) }
+
+func (Heartbeat) check() error { return nil }
