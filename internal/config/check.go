@@ -1,0 +1,109 @@
+package config
+
+import (
+	"errors"
+
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// check looks at the items together and fills in what depends on the host.
+func check(c *Config, rep *report, hostname func() (string, error)) {
+	defaultID(c, rep, hostname)
+	file := Pos{File: c.File}
+	switch {
+	case rep.unread: // what is missing may be what could not be read
+	case len(c.Listeners)+len(c.Peers) == 0 && !c.LocalOnly:
+		rep.errorf(file, "", "no item links this node to another one: add a tcp-listener or a tcp-peer, or local-only if none is wanted")
+	case c.Node.Leaf && len(c.Peers) == 0:
+		rep.errorf(c.Node.Pos, "leaf", "a leaf needs a tcp-peer to attach to")
+	}
+	if c.Node.Leaf {
+		for _, l := range c.Listeners {
+			rep.errorf(l.Pos, "", "a leaf forwards nothing and cannot have a listener: remove it, or leaf from the item node")
+		}
+	}
+	checkDuplicates(c, rep)
+}
+
+// defaultID uses the host's name when the file has no id. A wrong id in the
+// file has been reported and is left alone.
+func defaultID(c *Config, rep *report, hostname func() (string, error)) {
+	if c.Node.ID != "" {
+		return
+	}
+	for _, e := range rep.errs {
+		if e.Item == "node" {
+			return
+		}
+	}
+	name, err := hostname()
+	id := routing.NodeID(name)
+	if err == nil {
+		err = id.Validate()
+	}
+	if err == nil && id == "localhost" {
+		err = errLocalhost
+	}
+	if err != nil {
+		rep.errorf(c.Node.Pos, "id", "the host's name cannot be the node id, so the file must have one: %w", err)
+	}
+	c.Node.ID = id
+}
+
+// checkDuplicates finds items that would fight for the same thing.
+func checkDuplicates(c *Config, rep *report) {
+	seen := map[[2]string]int{} // what and its name to the first line
+	again := func(pos Pos, what, name string) (line int) {
+		k := [2]string{what, name}
+		if line = seen[k]; line == 0 {
+			seen[k] = pos.Line
+		}
+		return line
+	}
+	for _, l := range c.Listeners {
+		if line := again(l.Pos, "listen", l.Address()); line > 0 && l.Port != 0 {
+			rep.errorf(l.Pos, "port", "the listener on line %d has the address %s already", line, l.Address())
+		}
+	}
+	peers := c.Peers[:0]
+	for _, p := range c.Peers {
+		if line := again(p.Pos, "peer", p.Address); line > 0 && p.Address != "" {
+			rep.warnf(p.Pos, "address", "%s is the peer of line %d already: this item has no effect", p.Address, line)
+			continue
+		}
+		peers = append(peers, p)
+	}
+	c.Peers = peers
+	for _, s := range c.ControlServices {
+		if line := again(s.Pos, "service", s.Service); line > 0 {
+			rep.errorf(s.Pos, "service", "the control-service on line %d is called %q already", line, s.Service)
+		}
+		if line := again(s.Pos, "file", s.Filename); line > 0 && s.Filename != "" {
+			rep.errorf(s.Pos, "filename", "the control-service on line %d has the socket %s already", line, s.Filename)
+		}
+	}
+	for _, w := range c.WorkCommands {
+		if line := again(w.Pos, "work", w.WorkType); line > 0 && w.WorkType != "" {
+			rep.errorf(w.Pos, "worktype", "the work type %q stands on line %d already", w.WorkType, line)
+		}
+	}
+}
+
+// CheckLoopback returns an error (an *Error for each, joined) if a listener
+// can be reached from other hosts and the file does not say "insecure: true".
+// It is what a node without an identity asks before it listens, since it cannot
+// know who links to it. A node that has to behave as Receptor does not ask.
+func (c *Config) CheckLoopback() error {
+	if c.Node.Insecure {
+		return nil
+	}
+	var errs []error
+	for _, l := range c.Listeners {
+		if !l.loopback() {
+			errs = append(errs, l.Pos.Errorf("bindaddr",
+				`anyone who reaches %s could join the mesh, since nodes have no identities: write "bindaddr: 127.0.0.1", or "insecure: true" in the item node to allow it`,
+				l.Address()))
+		}
+	}
+	return errors.Join(errs...)
+}

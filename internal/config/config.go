@@ -1,0 +1,149 @@
+// Package config reads a node's configuration file: a YAML list of items in
+// Receptor's format, checked strictly and turned into types. docs/config.md
+// describes the file.
+//
+// The way is raw, then typed: raw.go splits the file into items with keys and
+// lines, items.go is the table of items and of the keys each one has, values.go
+// turns a value into a type, check.go looks at the items together.
+package config
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+const (
+	// DefaultDataDir is where a node keeps its data unless the file says
+	// otherwise.
+	DefaultDataDir = "/var/lib/ranvier"
+	// MaxSize is the size in bytes of the largest file that is read.
+	MaxSize = 1 << 20
+)
+
+// Config is a whole configuration file. It is not changed after Parse, so any
+// number of goroutines may read it.
+type Config struct {
+	File            string // as it was given to Load or Parse
+	Node            Node
+	LocalOnly       bool // the file says that no link is wanted
+	LogLevel        slog.Level
+	Listeners       []Listener
+	Peers           []Peer
+	ControlServices []ControlService
+	WorkCommands    []WorkCommand
+
+	// Warnings are for the log at start: what the file says that has no
+	// effect or looks like a mistake. Each names the file and the line.
+	Warnings []string
+}
+
+// Node is the item "node".
+type Node struct {
+	Pos      Pos            // Line is 0 when the file has no such item
+	ID       routing.NodeID // valid; the host's name when the file has none
+	DataDir  string
+	Leaf     bool // attach to the peers and forward nothing
+	Insecure bool // accept links from other hosts although there is no identity
+}
+
+// Listener is an item that lets other nodes link to this one.
+type Listener struct {
+	Pos      Pos // Item tells the transport: "tcp-listener"
+	BindAddr string
+	Port     uint16 // 0: any that is free
+	// Cost of a link that comes in here. 0 means that the file does not say:
+	// the other end's wish counts, or routing.CostUnit when it has none.
+	Cost routing.Cost
+	// NodeCost overrides Cost for the peers named in it.
+	NodeCost map[routing.NodeID]routing.Cost
+	// AllowedPeers are the only ids that may link here; empty allows all.
+	AllowedPeers []routing.NodeID
+}
+
+// Address returns the listener's address in the form of net.Listen.
+func (l *Listener) Address() string {
+	return net.JoinHostPort(l.BindAddr, strconv.Itoa(int(l.Port)))
+}
+
+// loopback tells whether only this host can reach the listener. A name other
+// than localhost may mean any address and does not count.
+func (l *Listener) loopback() bool {
+	ip, err := netip.ParseAddr(l.BindAddr)
+	return l.BindAddr == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// Peer is an item that makes this node link to another one.
+type Peer struct {
+	Pos     Pos    // Item tells the transport: "tcp-peer"
+	Address string // host:port
+	Redial  bool   // link again when the link breaks
+	// Cost of the link; 0 means as in Listener that the file does not say.
+	Cost routing.Cost
+	// AllowedPeers are the only ids that may answer there; empty allows all.
+	AllowedPeers []routing.NodeID
+}
+
+// ControlService is a control socket (docs/control.md).
+type ControlService struct {
+	Pos         Pos
+	Service     string      // its name as a service of the mesh
+	Filename    string      // of the unix socket; empty: none
+	Permissions fs.FileMode // of the unix socket
+}
+
+// WorkCommand is a work type that runs a command.
+type WorkCommand struct {
+	Pos                Pos
+	WorkType           string
+	Command            string
+	Params             string // further words of the command line, not yet split
+	AllowRuntimeParams bool   // a submitter may add parameters
+	VerifySignature    bool   // only signed work is accepted
+}
+
+// Load reads and checks the file at path. Its errors are those of Parse, or of
+// the file system wrapped with the path.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	defer f.Close()
+	// One byte more than Parse accepts shows that a file is too large.
+	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("configuration file: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse checks the text of a configuration file; name stands for the file in
+// errors. An error joins (errors.Join) an *Error for each thing that is wrong,
+// in the order of the lines.
+func Parse(name string, data []byte) (*Config, error) {
+	return parse(name, data, os.Hostname)
+}
+
+func parse(name string, data []byte, hostname func() (string, error)) (*Config, error) {
+	rep := &report{file: name}
+	c := &Config{
+		File:     name,
+		LogLevel: slog.LevelInfo,
+		Node:     Node{Pos: Pos{File: name, Item: "node"}, DataDir: DefaultDataDir},
+	}
+	build(c, readRaw(name, data, rep), rep)
+	check(c, rep, hostname)
+	if err := rep.err(); err != nil {
+		return nil, err
+	}
+	c.Warnings = rep.sortedWarnings()
+	return c, nil
+}

@@ -1,0 +1,159 @@
+package config
+
+import (
+	"strings"
+	"time"
+)
+
+// item describes one kind of item of the file.
+type item struct {
+	name string
+	main string // the key that a bare value stands for; empty: none
+	once bool   // it may stand at most once
+	any  bool   // its value is not looked at
+	// build reads the item's keys and puts it into the Config. The keys that
+	// it asks for are the keys that the item has: there is no other list.
+	build func(*Config, *fields)
+}
+
+// table returns every item that a file may have.
+func table() []item {
+	items := []item{
+		{name: "node", main: "id", once: true, build: buildNode},
+		{name: "local-only", once: true, build: func(c *Config, _ *fields) { c.LocalOnly = true }},
+		{name: "log-level", main: "level", once: true, build: func(c *Config, f *fields) {
+			c.LogLevel = need(f, "level", asLevel)
+		}},
+		{name: "tcp-listener", main: "port", build: buildListener},
+		{name: "tcp-peer", main: "address", build: buildPeer},
+		{name: "control-service", build: buildControlService},
+		{name: "work-command", build: buildWorkCommand},
+
+		{name: "trace", any: true, build: noEffect("messages are not traced; log-level debug tells most")},
+		{name: "work-python", any: true, build: noEffect("work in a Python module is not run; use work-command")},
+		{name: "ip-router", any: true, build: noEffect("no IP interface is made")},
+		{name: "work-kubernetes", any: true, build: noEffect("work in Kubernetes is not run by this version; submits to it are refused")},
+	}
+	for _, name := range []string{
+		"udp-listener", "udp-peer", "ws-listener", "ws-peer", "tls-server", "tls-client",
+		"work-signing", "work-verification",
+		"tcp-server", "tcp-client", "udp-server", "udp-client",
+		"unix-socket-server", "unix-socket-client", "command-service",
+		"cert-init", "cert-makereq", "cert-signreq",
+	} {
+		items = append(items, item{name: name, any: true, build: unsupported})
+	}
+	return items
+}
+
+func buildNode(c *Config, f *fields) {
+	c.Node = Node{
+		Pos:      f.pos,
+		ID:       get(f, "id", "", asOwnID),
+		DataDir:  get(f, "datadir", DefaultDataDir, asText),
+		Leaf:     get(f, "leaf", false, asBool),
+		Insecure: get(f, "insecure", false, asBool),
+	}
+	f.unsupported("firewallrules")
+	if get(f, "maxidleconnectiontimeout", -1, asDuration) != time.Duration(-1) {
+		f.warnf("maxidleconnectiontimeout", "has no effect: links have heartbeats, and a silent one is noticed in seconds")
+	}
+	for _, key := range f.keys() {
+		if strings.HasPrefix(key, "receptorkube") {
+			f.take(key)
+			f.warnf(key, "has no effect: work in Kubernetes is not run by this version")
+		}
+	}
+}
+
+func buildListener(c *Config, f *fields) {
+	c.Listeners = append(c.Listeners, Listener{
+		Pos:          f.pos,
+		BindAddr:     get(f, "bindaddr", "0.0.0.0", asHost),
+		Port:         need(f, "port", asPort),
+		Cost:         get(f, "cost", 0, asCost),
+		NodeCost:     get(f, "nodecost", nil, asNodeCosts),
+		AllowedPeers: get(f, "allowedpeers", nil, asNodeIDs),
+	})
+	f.unsupported("tls")
+}
+
+func buildPeer(c *Config, f *fields) {
+	c.Peers = append(c.Peers, Peer{
+		Pos:          f.pos,
+		Address:      need(f, "address", asHostPort),
+		Redial:       get(f, "redial", true, asBool),
+		Cost:         get(f, "cost", 0, asCost),
+		AllowedPeers: get(f, "allowedpeers", nil, asNodeIDs),
+	})
+	f.unsupported("tls")
+}
+
+func buildControlService(c *Config, f *fields) {
+	c.ControlServices = append(c.ControlServices, ControlService{
+		Pos:         f.pos,
+		Service:     get(f, "service", "control", asName),
+		Filename:    get(f, "filename", "", asText),
+		Permissions: f.mode("permissions", 0o600),
+	})
+	f.unsupported("tls")
+	f.unsupported("tcplisten")
+	f.unsupported("tcptls")
+}
+
+func buildWorkCommand(c *Config, f *fields) {
+	c.WorkCommands = append(c.WorkCommands, WorkCommand{
+		Pos:                f.pos,
+		WorkType:           need(f, "worktype", asName),
+		Command:            need(f, "command", asText),
+		Params:             get(f, "params", "", asString),
+		AllowRuntimeParams: get(f, "allowruntimeparams", false, asBool),
+		VerifySignature:    get(f, "verifysignature", false, asBool),
+	})
+}
+
+// noEffect builds an item that is Receptor's, is harmless to leave out, and
+// does nothing here.
+func noEffect(why string) func(*Config, *fields) {
+	return func(_ *Config, f *fields) {
+		f.rep.warnf(f.pos, "", "has no effect: %s", why)
+	}
+}
+
+// unsupported stands for an item that is Receptor's and that would be missed
+// if it were left out.
+func unsupported(_ *Config, f *fields) {
+	f.rep.unread = true
+	f.rep.errorf(f.pos, "", "this item is not supported yet in this version")
+}
+
+// build gives every raw item to its line of the table.
+func build(c *Config, raws []rawItem, rep *report) {
+	byName := map[string]item{}
+	var names []string
+	for _, it := range table() {
+		byName[it.name] = it
+		names = append(names, it.name)
+	}
+	first := map[string]int{} // item to its first line
+	for _, raw := range raws {
+		it, ok := byName[strings.ToLower(raw.pos.Item)]
+		if !ok {
+			rep.unread = true
+			rep.errorf(Pos{File: raw.pos.File, Line: raw.pos.Line}, "",
+				"unknown item %q%s", raw.pos.Item, didYouMean(raw.pos.Item, names))
+			continue
+		}
+		raw.pos.Item = it.name
+		if line, again := first[it.name]; again && it.once {
+			rep.errorf(raw.pos, "", "it may stand only once, and stands on line %d already", line)
+			continue
+		} else if !again {
+			first[it.name] = raw.pos.Line
+		}
+		if f, ok := readFields(it, raw, rep); ok {
+			it.build(c, f)
+			f.reportUnknown()
+		}
+	}
+}
