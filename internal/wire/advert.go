@@ -175,15 +175,7 @@ func EncodeAdvert(a *routing.Advert) (body []byte, err error) {
 	if err := checkAdvert(a); err != nil {
 		return nil, fmt.Errorf("encode advert of %q, fragment %d: %w", a.Origin, a.Fragment, err)
 	}
-	w := advertBody{
-		Origin: a.Origin, Fragment: a.Fragment, Epoch: a.Epoch, Seq: a.Seq,
-		Draining: a.Draining, Insecure: a.Insecure,
-		Links:     convert(a.Links, func(l routing.Adjacency) adjacency { return adjacency{To: l.To, Cost: l.Cost} }),
-		Leaves:    convert(a.Leaves, func(l routing.Attachment) attachment { return attachment{Leaf: l.Leaf, Cost: l.Cost, Sig: l.Sig} }),
-		Services:  convert(a.Services, func(s routing.Service) service { return service{Name: s.Name, ConnType: s.ConnType, Tags: s.Tags} }),
-		WorkTypes: convert(a.WorkTypes, func(t routing.WorkType) workType { return workType{Name: t.Name, Secure: t.Secure} }),
-	}
-	body, err = encMode.Marshal(w)
+	body, err = encMode.Marshal(toBody(a))
 	if err != nil {
 		return nil, fmt.Errorf("encode advert of %q, fragment %d: %w", a.Origin, a.Fragment, err)
 	}
@@ -230,6 +222,23 @@ func ParseAdvert(frameBody []byte) (*routing.Advert, Envelope, error) {
 	}
 	a.Raw = bytes.Clone(frameBody)
 	return a, e, nil
+}
+
+func toBody(a *routing.Advert) advertBody {
+	return advertBody{
+		Origin: a.Origin, Fragment: a.Fragment, Epoch: a.Epoch, Seq: a.Seq,
+		Draining: a.Draining, Insecure: a.Insecure,
+		Links: convert(a.Links, func(l routing.Adjacency) adjacency { return adjacency{To: l.To, Cost: l.Cost} }),
+		Leaves: convert(a.Leaves, func(l routing.Attachment) attachment {
+			return attachment{Leaf: l.Leaf, Cost: l.Cost, Sig: l.Sig}
+		}),
+		Services: convert(a.Services, func(s routing.Service) service {
+			return service{Name: s.Name, ConnType: s.ConnType, Tags: s.Tags}
+		}),
+		WorkTypes: convert(a.WorkTypes, func(t routing.WorkType) workType {
+			return workType{Name: t.Name, Secure: t.Secure}
+		}),
+	}
 }
 
 func (w *advertBody) advert() *routing.Advert {

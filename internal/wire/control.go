@@ -65,6 +65,9 @@ func AppendRouting(dst []byte, m any) ([]byte, error) {
 		if len(m.Raw) == 0 {
 			return dst, fmt.Errorf("encode advert of %q, fragment %d: it is not sealed: Raw is empty", m.Origin, m.Fragment)
 		}
+		if len(m.Raw) > MaxFrame {
+			return dst, fmt.Errorf("encode advert of %q, fragment %d: Raw has %d bytes, at most %d are allowed", m.Origin, m.Fragment, len(m.Raw), MaxFrame)
+		}
 		return AppendAdvert(dst, m.Raw), nil
 	case *routing.Digest:
 		return AppendDigest(dst, m)

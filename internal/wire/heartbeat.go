@@ -8,9 +8,11 @@ import "github.com/ranvier-mesh/ranvier/routing"
 //	key  field     type  limits
 //	 1   hash      uint  64 bits; absent means 0
 //	 2   has hash  bool  the hash counts
+//	 3   ask       bool  answer with a Heartbeat: the sender has heard nothing
 type Heartbeat struct {
 	Hash    routing.Hash `cbor:"1,keyasint,omitempty"`
 	HasHash bool         `cbor:"2,keyasint,omitempty"`
+	Ask     bool         `cbor:"3,keyasint,omitempty"`
 }
 
 // ParseHeartbeat decodes the body of a Heartbeat. Errors wrap ErrMalformed.
