@@ -11,8 +11,8 @@ import (
 )
 
 // order says who may know whom: a package imports only from lines above its
-// own, its tests too. Packages on one line do not know each other. "x/..." is
-// x and all below it.
+// own, its tests too. Packages on one line do not know each other, but for
+// those of one "x/...", which is x and all below it: they settle it themselves.
 var order = [][]string{
 	{"routing"},
 	{"internal/wire"},
@@ -35,6 +35,7 @@ var order = [][]string{
 	{"worktypes/ansiblerunner"},
 	{"worktypes/keeper"},
 	{"worktypes/remote"},
+	{"runner/internal/..."},
 	{"runner"},
 	{"runner/remote"},
 	{"internal/config"},
@@ -151,7 +152,7 @@ func refused(order [][]string, rules []rule, dir string, line int, imported stri
 	switch other := lineOf(order, name); {
 	case other < 0:
 		return name + " has no line in the table"
-	case other == line:
+	case other == line && !family(order[line], dir, name):
 		return "they stand on one line and do not know each other"
 	case other > line:
 		return fmt.Sprintf("%s stands below %s: a package imports only from lines above its own", name, dir)
@@ -202,6 +203,14 @@ func lineOf(order [][]string, dir string) int {
 	return -1
 }
 
+// family reports whether one "x/..." of a line holds both packages.
+func family(line []string, a, b string) bool {
+	return slices.ContainsFunc(line, func(p string) bool {
+		one := []string{p}
+		return matchAny(one, a) && matchAny(one, b)
+	})
+}
+
 // matchAny reports whether one of the patterns is p, or "x/..." with p at or
 // below x, or "..." for everything, or thirdParty.
 func matchAny(patterns []string, p string) bool {
@@ -236,6 +245,7 @@ func TestLayeringFindsWrongImports(t *testing.T) {
 		"upwards":               {file("routing", module+"/mesh"), []string{"routing/x.go:2: routing -> mesh: mesh stands below routing"}},
 		"upwards in a test":     {ownTest("mesh/link", module+"/mesh"), []string{"mesh/link -> mesh"}},
 		"sideways":              {file("mesh/tcplink", module+"/mesh/wslink"), []string{"one line"}},
+		"sideways in a family":  {file("runner/internal/a", module+"/runner/internal/b"), nil},
 		"own external test":     {ownTest("mesh", module+"/mesh"), nil},
 		"not in the table":      {file("utils"), []string{"package utils has no line"}},
 		"imports a stranger":    {file("node", module+"/internal/utils"), []string{"internal/utils has no line"}},
