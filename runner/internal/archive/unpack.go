@@ -1,0 +1,352 @@
+package archive
+
+import (
+	"archive/zip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/flate"
+
+	"github.com/ranvier-mesh/ranvier/runner/internal/spool"
+)
+
+// DefaultMaxBytes is how much an archive may unpack to by default.
+const DefaultMaxBytes = 64 << 30
+
+// maxDirectory bounds the zip's own directory, which has to be in memory. It
+// takes more than two million files to get there.
+const maxDirectory = 256 << 20
+
+// UnpackOptions limits what an archive may do.
+type UnpackOptions struct {
+	MaxBytes int64 // of all files together, 0 means DefaultMaxBytes
+	// Extracted, if set, hears of each entry after it has been made.
+	Extracted func(name string)
+	// TempDir is where UnpackStream keeps the zip; empty means spool.Dir().
+	TempDir string
+}
+
+// UnpackStream unpacks the zip of size bytes that r holds. It keeps it in an
+// unlinked temporary file meanwhile, since a zip cannot be read from its
+// beginning. Errors are r's, those of the temporary file, and Unpack's.
+func UnpackStream(ctx context.Context, r io.Reader, size int64, dir string, o UnpackOptions) error {
+	tmp, err := spool.File(o.TempDir)
+	if err != nil {
+		return err
+	}
+	defer tmp.Close()
+	buf := make([]byte, blockSize)
+	n, err := io.CopyBuffer(struct{ io.Writer }{tmp}, ctxReader{ctx, r}, buf)
+	if err != nil {
+		return fmt.Errorf("receiving the archive, %d of %d bytes: %w", n, size, err)
+	}
+	if n != size {
+		return fmt.Errorf("receiving the archive, %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	return Unpack(ctx, tmp, size, dir, o)
+}
+
+// Unpack makes the tree that the zip of size bytes in z describes below dir,
+// which must be there. Directories that exist stay as they are; anything else
+// in the way of an entry is removed first, never written through. Entries that
+// lead out of dir, pass through a symlink, are named twice or are no file,
+// directory or symlink fail with ErrUnsafe; more bytes than allowed with
+// ErrTooLarge. Symlinks may point anywhere: only following them would be
+// unsafe. setuid and setgid bits of files are dropped, since the files then
+// belong to whoever unpacks. What was made before an error stays.
+func Unpack(ctx context.Context, z io.ReaderAt, size int64, dir string, o UnpackOptions) error {
+	if o.MaxBytes == 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	budget := &budgetReader{ReaderAt: z, left: maxDirectory}
+	zr, err := zip.NewReader(budget, size)
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) { // names are checked one by one
+		return fmt.Errorf("reading the archive: %w", err)
+	}
+	budget.left = -1
+	zr.RegisterDecompressor(zip.Deflate, inflater(&sync.Pool{}))
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	u := &unpacker{UnpackOptions: o, ctx: ctx, root: root, left: o.MaxBytes,
+		seen: make(map[string]bool, len(zr.File)), buf: make([]byte, blockSize)}
+	defer u.leave()
+	for _, f := range zr.File {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := u.entry(f); err != nil {
+			return fmt.Errorf("unpacking %q: %w", f.Name, err)
+		}
+	}
+	return u.finish()
+}
+
+// unpacker is one run of Unpack, on its goroutine.
+type unpacker struct {
+	UnpackOptions
+	ctx  context.Context
+	root *os.Root
+	seen map[string]bool
+	left int64
+	made []madeDir
+	buf  []byte
+
+	// The directory of the last entry: the next is most likely in it too.
+	parentName string
+	parent     *os.Root
+}
+
+// madeDir is a directory whose mode and time are set when all is in it, as
+// they may forbid writing and writing changes them.
+type madeDir struct {
+	name string
+	mode fs.FileMode
+	time time.Time
+}
+
+func (u *unpacker) entry(f *zip.File) error {
+	name, err := cleanName(f.Name)
+	if err != nil {
+		return err
+	}
+	if name == "." {
+		return nil // the target itself, which is there
+	}
+	if u.seen[name] {
+		return fmt.Errorf("%w: the name is there twice", ErrUnsafe)
+	}
+	u.seen[name] = true
+	if err := u.enter(path.Dir(name)); err != nil {
+		return err
+	}
+	base := path.Base(name)
+	switch mode := entryMode(f); mode.Type() {
+	case 0:
+		err = u.regular(f, base, mode)
+	case fs.ModeDir:
+		err = u.directory(f, name, base, mode)
+	case fs.ModeSymlink:
+		err = u.symlink(f, base)
+	default:
+		err = fmt.Errorf("%w: neither file, directory nor symlink (%s)", ErrUnsafe, mode)
+	}
+	if err == nil && u.Extracted != nil {
+		u.Extracted(name)
+	}
+	return err
+}
+
+// cleanName returns the name without "./" and a trailing slash, both of which
+// Python writes, and refuses what is not below the target.
+func cleanName(name string) (string, error) {
+	switch {
+	case name == "" || strings.IndexByte(name, 0) >= 0:
+		return "", fmt.Errorf("%w: not a file name", ErrUnsafe)
+	case name[0] == '/':
+		return "", fmt.Errorf("%w: an absolute name", ErrUnsafe)
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if part == ".." {
+			return "", fmt.Errorf("%w: the name leads out of the directory", ErrUnsafe)
+		}
+	}
+	return path.Clean(name), nil
+}
+
+// entryMode returns the mode of an entry; where none was recorded only the
+// owner gets in.
+func entryMode(f *zip.File) fs.FileMode {
+	dir := strings.HasSuffix(f.Name, "/")
+	mode := f.Mode()
+	switch {
+	case f.ExternalAttrs == 0 && dir:
+		return fs.ModeDir | 0o700
+	case f.ExternalAttrs == 0:
+		return 0o600
+	case dir && mode.IsDir():
+		return mode
+	}
+	return mode &^ (fs.ModeSetuid | fs.ModeSetgid)
+}
+
+// enter opens the directory that the next entry goes into, and makes it where
+// the archive has no entry for it. Each part is looked at: a symlink on the way,
+// of this archive or an earlier one, is never followed, not even one that stays
+// inside.
+func (u *unpacker) enter(dir string) error {
+	if u.parent != nil && u.parentName == dir {
+		return nil
+	}
+	u.leave()
+	for i := 0; dir != "." && i <= len(dir); i++ {
+		if i < len(dir) && dir[i] != '/' {
+			continue
+		}
+		info, err := u.root.Lstat(dir[:i])
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			err = u.root.Mkdir(dir[:i], 0o700)
+		case err == nil && info.Mode().Type() == fs.ModeSymlink:
+			err = fmt.Errorf("%w: %q is a symlink", ErrUnsafe, dir[:i])
+		}
+		if err != nil {
+			return err
+		}
+	}
+	parent, err := u.root.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	u.parentName, u.parent = dir, parent
+	return nil
+}
+
+func (u *unpacker) leave() {
+	if u.parent != nil {
+		u.parent.Close()
+		u.parent = nil
+	}
+}
+
+func (u *unpacker) regular(f *zip.File, base string, mode fs.FileMode) error {
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	out, err := u.parent.OpenFile(base, flags, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		if err = u.parent.Remove(base); err == nil {
+			out, err = u.parent.OpenFile(base, flags, 0o600)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := u.fill(out, f); err != nil {
+		out.Close()
+		return err
+	}
+	if err := errors.Join(out.Chmod(mode), out.Close()); err != nil {
+		return err
+	}
+	t := modTime(&f.FileHeader)
+	return u.parent.Chtimes(base, t, t)
+}
+
+// fill writes the content of f, as far as the limit goes. The announced size
+// is believed only where it is too large already.
+func (u *unpacker) fill(out io.Writer, f *zip.File) error {
+	if f.UncompressedSize64 > uint64(u.left) {
+		return fmt.Errorf("%w of %d bytes", ErrTooLarge, u.MaxBytes)
+	}
+	in, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	limited := &io.LimitedReader{R: ctxReader{u.ctx, in}, N: u.left + 1}
+	n, err := io.CopyBuffer(struct{ io.Writer }{out}, limited, u.buf)
+	if err != nil {
+		return err
+	}
+	if u.left -= n; u.left < 0 {
+		return fmt.Errorf("%w of %d bytes", ErrTooLarge, u.MaxBytes)
+	}
+	return nil
+}
+
+func (u *unpacker) directory(f *zip.File, name, base string, mode fs.FileMode) error {
+	info, err := u.parent.Lstat(base)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil:
+		err = u.parent.Remove(base)
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	}
+	if err == nil {
+		err = u.parent.Mkdir(base, 0o700)
+	}
+	if err != nil {
+		return err
+	}
+	u.made = append(u.made, madeDir{name, mode, modTime(&f.FileHeader)})
+	return nil
+}
+
+func (u *unpacker) symlink(f *zip.File, base string) error {
+	var target strings.Builder
+	if f.UncompressedSize64 > 1<<16 {
+		return fmt.Errorf("%w: a symlink target of %d bytes", ErrUnsafe, f.UncompressedSize64)
+	}
+	if err := u.fill(&target, f); err != nil {
+		return err
+	}
+	err := u.parent.Symlink(target.String(), base)
+	if errors.Is(err, fs.ErrExist) {
+		if err = u.parent.Remove(base); err == nil {
+			err = u.parent.Symlink(target.String(), base)
+		}
+	}
+	return err
+}
+
+// finish gives the directories their modes and times, the inner ones first.
+func (u *unpacker) finish() error {
+	u.leave()
+	for i := len(u.made) - 1; i >= 0; i-- {
+		d := u.made[i]
+		if err := errors.Join(u.root.Chtimes(d.name, d.time, d.time), u.root.Chmod(d.name, d.mode)); err != nil {
+			return fmt.Errorf("unpacking %q: %w", d.name, err)
+		}
+	}
+	return nil
+}
+
+// budgetReader fails after left bytes; negative means no limit any more.
+type budgetReader struct {
+	io.ReaderAt
+	left int64
+}
+
+func (b *budgetReader) ReadAt(p []byte, off int64) (int, error) {
+	if b.left >= 0 {
+		if b.left -= int64(len(p)); b.left < 0 {
+			return 0, fmt.Errorf("its directory: %w of %d bytes", ErrTooLarge, maxDirectory)
+		}
+	}
+	return b.ReaderAt.ReadAt(p, off)
+}
+
+// inflater is a zip.Decompressor that uses its buffers again for the next file.
+func inflater(pool *sync.Pool) zip.Decompressor {
+	return func(r io.Reader) io.ReadCloser {
+		if z, ok := pool.Get().(*inflateReader); ok {
+			if err := z.ReadCloser.(flate.Resetter).Reset(r, nil); err == nil {
+				return z
+			}
+		}
+		return &inflateReader{flate.NewReader(r), pool}
+	}
+}
+
+type inflateReader struct {
+	io.ReadCloser
+	pool *sync.Pool
+}
+
+// Close puts the reader back for the next file.
+func (z *inflateReader) Close() error {
+	err := z.ReadCloser.Close()
+	z.pool.Put(z)
+	return err
+}

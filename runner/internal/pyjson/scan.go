@@ -1,0 +1,231 @@
+package pyjson
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+)
+
+// maxDepth is how deep values may nest. Python's own reader gives up a little
+// below 1000, so nothing it could read is refused.
+const maxDepth = 1000
+
+// Object checks that line is one JSON object as Python's json.loads takes it
+// (NaN and the Infinities are numbers) and calls field for each of its
+// top-level members, in order, with the undecoded key and value, which are parts of line.
+// Nested values are checked but not decoded. The error tells at which byte the
+// text is wrong; field may have been called for what came before.
+func Object(line []byte, field func(key, value []byte)) error {
+	s := scanner{in: line}
+	s.space()
+	if s.peek() != '{' {
+		if err := s.value(0); err != nil {
+			return err
+		}
+		return errors.New("not a JSON object")
+	}
+	if err := s.object(0, field); err != nil {
+		return err
+	}
+	s.space()
+	if s.at != len(line) {
+		return s.fail("text after the object")
+	}
+	return nil
+}
+
+// scanner walks over in; at is the next byte to look at.
+type scanner struct {
+	in []byte
+	at int
+}
+
+func (s *scanner) fail(what string) error {
+	if s.at >= len(s.in) {
+		return fmt.Errorf("%s at byte %d, where the text ends", what, s.at)
+	}
+	return fmt.Errorf("%s at byte %d, before %.20q", what, s.at, s.in[s.at:])
+}
+
+// peek returns the next byte, or 0 at the end: no JSON token begins with it.
+func (s *scanner) peek() byte {
+	if s.at < len(s.in) {
+		return s.in[s.at]
+	}
+	return 0
+}
+
+func (s *scanner) space() {
+	for s.at < len(s.in) {
+		switch s.in[s.at] {
+		case ' ', '\t', '\n', '\r':
+			s.at++
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) value(depth int) error {
+	if depth > maxDepth {
+		return s.fail("nesting too deep")
+	}
+	switch c := s.peek(); {
+	case c == '"':
+		return s.str()
+	case c == '{':
+		return s.object(depth, nil)
+	case c == '[':
+		return s.array(depth)
+	case c == '-' || c >= '0' && c <= '9':
+		return s.number()
+	}
+	for _, word := range [...]string{"null", "true", "false", "NaN", "Infinity"} {
+		if bytes.HasPrefix(s.in[s.at:], []byte(word)) {
+			s.at += len(word)
+			return nil
+		}
+	}
+	return s.fail("no JSON value")
+}
+
+func (s *scanner) object(depth int, field func(key, value []byte)) error {
+	s.at++
+	s.space()
+	if s.peek() == '}' {
+		s.at++
+		return nil
+	}
+	for {
+		start := s.at
+		if s.peek() != '"' {
+			return s.fail("no key")
+		}
+		if err := s.str(); err != nil {
+			return err
+		}
+		key := s.in[start+1 : s.at-1]
+		s.space()
+		if s.peek() != ':' {
+			return s.fail("no colon")
+		}
+		s.at++
+		s.space()
+		start = s.at
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if field != nil {
+			field(key, s.in[start:s.at])
+		}
+		if done, err := s.next('}'); done || err != nil {
+			return err
+		}
+	}
+}
+
+func (s *scanner) array(depth int) error {
+	s.at++
+	s.space()
+	if s.peek() == ']' {
+		s.at++
+		return nil
+	}
+	for {
+		if err := s.value(depth + 1); err != nil {
+			return err
+		}
+		if done, err := s.next(']'); done || err != nil {
+			return err
+		}
+	}
+}
+
+// next takes the comma or the closing bracket after a member.
+func (s *scanner) next(closing byte) (done bool, err error) {
+	s.space()
+	switch s.peek() {
+	case closing:
+		s.at++
+		return true, nil
+	case ',':
+		s.at++
+		s.space()
+		return false, nil
+	}
+	return false, s.fail("neither comma nor " + string(closing))
+}
+
+func (s *scanner) str() error {
+	s.at++
+	for s.at < len(s.in) {
+		switch c := s.in[s.at]; {
+		case c == '"':
+			s.at++
+			return nil
+		case c == '\\':
+			if err := s.escape(); err != nil {
+				return err
+			}
+		case c < ' ':
+			return s.fail("control character in a string")
+		default:
+			s.at++
+		}
+	}
+	return s.fail("unfinished string")
+}
+
+func (s *scanner) escape() error {
+	s.at++
+	switch s.peek() {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		s.at++
+		return nil
+	case 'u':
+		if _, ok := unicodeEscape(s.in[s.at-1:]); ok {
+			s.at += 5
+			return nil
+		}
+	}
+	return s.fail("bad escape")
+}
+
+func (s *scanner) number() error {
+	if s.peek() == '-' {
+		s.at++
+		if bytes.HasPrefix(s.in[s.at:], []byte("Infinity")) {
+			s.at += len("Infinity")
+			return nil
+		}
+	}
+	if s.peek() == '0' {
+		s.at++
+	} else if !s.digits() {
+		return s.fail("no digit")
+	}
+	if s.peek() == '.' {
+		s.at++
+		if !s.digits() {
+			return s.fail("no digit after the point")
+		}
+	}
+	if c := s.peek(); c == 'e' || c == 'E' {
+		s.at++
+		if c := s.peek(); c == '+' || c == '-' {
+			s.at++
+		}
+		if !s.digits() {
+			return s.fail("no digit in the exponent")
+		}
+	}
+	return nil
+}
+
+func (s *scanner) digits() bool {
+	start := s.at
+	for s.at < len(s.in) && s.in[s.at] >= '0' && s.in[s.at] <= '9' {
+		s.at++
+	}
+	return s.at > start
+}

@@ -1,0 +1,113 @@
+package stream
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// MaxLine is the longest line a Reader takes. The format has no limit; this one
+// keeps a peer from filling the memory with a line that never ends.
+const MaxLine = 64 << 20
+
+const bufferSize = 128 << 10
+
+// ReadError is an error of the reader below, other than its end: the link to
+// the peer failed, as opposed to the peer having said something wrong.
+type ReadError struct{ Err error }
+
+func (e *ReadError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error of the reader below.
+func (e *ReadError) Unwrap() error { return e.Err }
+
+// LineError is a line that is not a message. Line holds its first 1000 bytes.
+type LineError struct {
+	Line []byte
+	Err  error
+}
+
+func (e *LineError) Error() string {
+	return fmt.Sprintf("malformed line: %v; the line begins: %s", e.Err, e.Line)
+}
+
+// Unwrap returns what is wrong with the line.
+func (e *LineError) Unwrap() error { return e.Err }
+
+// NewLineError describes line, of which it keeps a copy of the beginning.
+func NewLineError(line []byte, err error) *LineError {
+	return &LineError{Line: bytes.Clone(line[:min(len(line), 1000)]), Err: err}
+}
+
+// Reader reads messages and zips. It is for one goroutine.
+type Reader struct {
+	br  *bufio.Reader
+	max int
+}
+
+// NewReader returns a Reader of r. It reads ahead, so that what follows the
+// last message in r is not to be read by others.
+func NewReader(r io.Reader) *Reader {
+	return &Reader{br: bufio.NewReaderSize(markErrors{r}, bufferSize), max: MaxLine}
+}
+
+// Next returns the next message. Its bytes are the caller's to keep. Errors:
+// io.ErrUnexpectedEOF where the stream ends, since only a message can end it
+// properly; *ReadError where reading failed; *LineError for a line that is no
+// message, an empty one too, or too long.
+func (r *Reader) Next() (Message, error) {
+	line, err := r.line()
+	if errors.Is(err, io.EOF) && len(line) > 0 {
+		// Python takes a last line that lacks only its newline, so try it.
+		if m, perr := Parse(line); perr == nil {
+			return m, nil
+		}
+	}
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return Message{}, err
+	}
+	m, err := Parse(line)
+	if err != nil {
+		return Message{}, NewLineError(line, err)
+	}
+	return m, nil
+}
+
+// line returns a copy of the next line, or what there was of it with io.EOF.
+func (r *Reader) line() ([]byte, error) {
+	part, err := r.br.ReadSlice('\n')
+	line := bytes.Clone(part)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		part, err = r.br.ReadSlice('\n')
+		if len(line)+len(part) > r.max {
+			return nil, NewLineError(line, fmt.Errorf("longer than %d bytes", r.max))
+		}
+		line = append(line, part...)
+	}
+	return line, err
+}
+
+// Zip returns a reader of the n bytes of the zip that follows a zipfile
+// message; it has to be read to its end before Next. It ends with io.EOF after
+// exactly n bytes; other errors are io.ErrUnexpectedEOF where the stream ends
+// before, *ReadError, and one that says what in the base64 is wrong.
+func (r *Reader) Zip(n int64) io.Reader {
+	return &zipReader{br: r.br, encoded: (n + 2) / 3 * 4, decoded: n}
+}
+
+// markErrors wraps all errors but io.EOF as *ReadError, so that they are told
+// apart from what the layers above find wrong.
+type markErrors struct{ r io.Reader }
+
+func (m markErrors) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = &ReadError{err}
+	}
+	return n, err
+}
