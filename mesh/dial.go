@@ -1,0 +1,105 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/pipe"
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// dialTimeout is how long an open may take where the caller's context does not say.
+const dialTimeout = 10 * time.Second
+
+// Dial opens a stream to a service of a node, any number of hops away. The
+// error is a *RefusedError when a node on the way or the target refused,
+// ErrClosed when this node is stopped, or ctx's.
+func (m *Mesh) Dial(ctx context.Context, to routing.NodeID, service string) (*Conn, error) {
+	if service == "" {
+		return nil, fmt.Errorf("dial node %s: the service's name is empty", to)
+	}
+	carrier, answer, err := m.open(ctx, to, service)
+	if err != nil {
+		return nil, err
+	}
+	return m.newConn(carrier, Addr{m.cfg.ID, service}, Addr{to, service}, pathOf(answer)), nil
+}
+
+// Hop is a node on a path and the time from here to it and back.
+type Hop struct {
+	Node routing.NodeID
+	RTT  time.Duration
+}
+
+// Ping asks a node whether it lives: how long the answer took, and the path,
+// this node first. Errors are those of Dial; of a *RefusedError the path is
+// returned as far as it is known.
+func (m *Mesh) Ping(ctx context.Context, to routing.NodeID) (time.Duration, []Hop, error) {
+	start := time.Now()
+	carrier, answer, err := m.open(ctx, to, "")
+	total := time.Since(start)
+	if carrier != nil {
+		carrier.Close()
+	}
+	return total, hopsOf(answer), err
+}
+
+// hopsOf turns the times that each node waited for the rest of the way into
+// the times from here to each node.
+func hopsOf(a wire.Answer) []Hop {
+	var hops []Hop
+	for _, h := range a.Path {
+		rtt := int64(a.Path[0].Micros) - int64(h.Micros)
+		hops = append(hops, Hop{h.Node, time.Duration(max(0, rtt)) * time.Microsecond})
+	}
+	return hops
+}
+
+func pathOf(a wire.Answer) []routing.NodeID {
+	path := make([]routing.NodeID, len(a.Path))
+	for i, h := range a.Path {
+		path[i] = h.Node
+	}
+	return path
+}
+
+// open sends an Open from here and turns a refusal into an error.
+func (m *Mesh) open(ctx context.Context, to routing.NodeID, service string) (net.Conn, wire.Answer, error) {
+	if err := to.Validate(); err != nil {
+		return nil, wire.Answer{}, err
+	}
+	m.mu.Lock()
+	running := m.running
+	m.mu.Unlock()
+	if running == nil || running.Err() != nil {
+		return nil, wire.Answer{}, ErrClosed
+	}
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	open := wire.Open{To: to, From: m.cfg.ID, Service: service, Path: []routing.NodeID{m.cfg.ID}, Attempts: wire.MaxAttempts}
+	var carrier net.Conn
+	var answer wire.Answer
+	if to == m.cfg.ID {
+		near, far := pipe.New(Addr{to, service}, Addr{to, service})
+		open.Path = nil
+		carrier, answer = m.dialSelf(near, far, open)
+	} else {
+		carrier, answer = m.openVia(ctx, open)
+	}
+	if answer.Code == wire.CodeOK {
+		return carrier, answer, nil
+	}
+	if carrier != nil {
+		carrier.Close()
+	}
+	if err := context.Cause(ctx); err != nil && answer.Node == m.cfg.ID && ctx.Err() != context.DeadlineExceeded {
+		return nil, answer, err // the caller gave up
+	}
+	return nil, answer, &RefusedError{
+		Code: answer.Code, Node: answer.Node, Reason: answer.Reason, Path: pathOf(answer), Known: answer.Known,
+		what: "stream to " + string(to),
+	}
+}

@@ -1,0 +1,78 @@
+package mesh
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// Code says why a node refused; see the constants of docs/protocol.md section 6.3.
+type Code = wire.Code
+
+// Codes that callers tell apart.
+const (
+	NoRoute   = wire.CodeNoRoute
+	NoService = wire.CodeNoService
+	Forbidden = wire.CodeForbidden
+	Busy      = wire.CodeBusy
+	TimedOut  = wire.CodeTimeout
+	LinkDown  = wire.CodeLinkDown
+)
+
+// RefusedError is a node's refusal of a stream or of a link.
+type RefusedError struct {
+	Code   Code
+	Node   routing.NodeID   // who refused
+	Reason string           // for people
+	Path   []routing.NodeID // nodes that the request passed, this one first
+	Known  []routing.NodeID // NoRoute: some nodes that Node can reach
+
+	what string         // "stream to c", "link to b"
+	peer routing.NodeID // of a link that was refused here: its other end
+}
+
+func (e *RefusedError) Error() string {
+	var b strings.Builder
+	if e.what != "" {
+		fmt.Fprintf(&b, "%s: ", e.what)
+	}
+	fmt.Fprintf(&b, "node %s refused: ", e.Node)
+	if e.Reason != "" {
+		b.WriteString(e.Reason)
+	} else {
+		b.WriteString(e.Code.String())
+	}
+	if len(e.Known) > 0 {
+		fmt.Fprintf(&b, ": known are %s", joinIDs(e.Known, ", "))
+	}
+	if len(e.Path) > 1 {
+		fmt.Fprintf(&b, " (via %s)", joinIDs(e.Path, " → "))
+	}
+	return b.String()
+}
+
+// PeerError tells why a peer could not be reached or did not take the link.
+type PeerError struct {
+	Address string // as configured
+	Err     error
+}
+
+func (e *PeerError) Error() string {
+	_, addr, _ := strings.Cut(e.Address, "://")
+	return fmt.Sprintf("cannot reach peer %s: %v", addr, e.Err)
+}
+
+func (e *PeerError) Unwrap() error { return e.Err }
+
+func joinIDs(ids []routing.NodeID, sep string) string {
+	var b strings.Builder
+	for i, id := range ids {
+		if i > 0 {
+			b.WriteString(sep)
+		}
+		b.WriteString(string(id))
+	}
+	return b.String()
+}

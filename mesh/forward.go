@@ -1,0 +1,233 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// openTime is how long a neighbour may take from opening a stream to saying
+// what it is for.
+const openTime = 5 * time.Second
+
+// serve takes a stream that a neighbour opened: for a service here, or to be
+// passed on (docs/protocol.md sections 6.1 and 6.2).
+func (n *neighbour) serve(ctx context.Context, stream net.Conn) {
+	defer stream.Close()
+	stream.SetReadDeadline(time.Now().Add(openTime))
+	t, body, err := wire.ReadFrame(stream, nil, wire.MaxFrame)
+	if err != nil {
+		return
+	}
+	stream.SetReadDeadline(time.Time{})
+	if t != wire.TypeOpen {
+		return
+	}
+	open, err := wire.ParseOpen(body)
+	m := n.mesh
+	switch {
+	case err != nil:
+		m.answer(stream, m.refusal(open, wire.CodeMalformed, err.Error()))
+		return
+	case !n.speaksFor(open):
+		m.answer(stream, m.refusal(open, wire.CodeForbidden, fmt.Sprintf("neighbour %s is not the last node of the path", n.id)))
+		return
+	}
+	if open.To == m.cfg.ID {
+		m.deliver(ctx, stream, open)
+		return
+	}
+	m.relay(ctx, stream, open)
+}
+
+// speaksFor tells whether the neighbour may send this Open: it must have put
+// itself on the path, and who is no router only speaks for itself.
+func (n *neighbour) speaksFor(open wire.Open) bool {
+	path := open.Path
+	if len(path) == 0 || path[0] != open.From || path[len(path)-1] != n.id {
+		return false
+	}
+	return n.hello.Role == Router || len(path) == 1
+}
+
+// relay passes an Open on and then carries the stream's bytes both ways.
+func (m *Mesh) relay(ctx context.Context, up net.Conn, open wire.Open) {
+	switch {
+	case slices.Contains(open.Path, m.cfg.ID):
+		m.answer(up, m.refusal(open, wire.CodeLoop, "the way came back to this node"))
+		return
+	case m.cfg.Role != Router:
+		m.answer(up, m.refusal(open, wire.CodeNotRouter, "this node does not relay"))
+		return
+	case len(open.Path)+1 >= wire.MaxPath:
+		m.answer(up, m.refusal(open, wire.CodeNoRoute, fmt.Sprintf("the path is longer than %d nodes", wire.MaxPath)))
+		return
+	}
+	open.Path = append(open.Path, m.cfg.ID)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(open.Timeout)*time.Millisecond)
+	down, answer := m.openVia(ctx, open)
+	cancel()
+	if !m.answer(up, answer) || down == nil {
+		if down != nil {
+			down.Close()
+		}
+		return
+	}
+	splice(up, down)
+}
+
+// openVia sends an Open to the next hop, or to the next best one when a way
+// turns out to be closed. Path's last node is this one. The answer has this
+// node in front of its path. The stream is nil unless the answer accepts.
+func (m *Mesh) openVia(ctx context.Context, open wire.Open) (net.Conn, wire.Answer) {
+	hops := m.nextHops(open)
+	if len(hops) == 0 {
+		return nil, m.noRoute(open)
+	}
+	var answer wire.Answer
+	for _, hop := range hops {
+		start := time.Now()
+		stream, err := hop.open(ctx, open, &answer)
+		answer.Path = slices.Insert(answer.Path, 0, wire.Hop{Node: m.cfg.ID, Micros: uint64(time.Since(start).Microseconds())})
+		switch {
+		case err == nil && answer.Code == wire.CodeOK:
+			return stream, answer
+		case ctx.Err() != nil:
+			answer = m.refusal(open, wire.CodeTimeout, fmt.Sprintf("no answer from neighbour %s in time", hop.id))
+			return nil, answer
+		case err != nil:
+			answer = m.refusal(open, wire.CodeLinkDown, fmt.Sprintf("the link to %s broke: %v", hop.id, err))
+			answer.Attempts = open.Attempts
+		}
+		if open.Attempts = min(open.Attempts, answer.Attempts); !retryable(answer.Code) || open.Attempts == 0 {
+			break
+		}
+		open.Attempts--
+	}
+	return nil, answer
+}
+
+// retryable tells whether another way may do where this one did not.
+func retryable(c wire.Code) bool {
+	return c == wire.CodeLinkDown || c == wire.CodeBusy || c == wire.CodeDraining || c == wire.CodeShutdown
+}
+
+// open asks the neighbour and reads its answer. The stream is closed unless it
+// is returned.
+func (n *neighbour) open(ctx context.Context, open wire.Open, answer *wire.Answer) (_ net.Conn, err error) {
+	*answer = wire.Answer{}
+	if deadline, ok := ctx.Deadline(); ok {
+		open.Timeout = uint32(max(1, time.Until(deadline).Milliseconds()))
+	}
+	frame, err := open.Append(nil)
+	if err != nil {
+		return nil, err
+	}
+	stream, err := n.link.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n.streams.Add(1)
+	counted := &countedStream{Conn: stream, n: n}
+	stop := context.AfterFunc(ctx, func() { counted.Close() })
+	defer func() {
+		if !stop() && err == nil {
+			err = ctx.Err()
+		}
+		if err != nil || answer.Code != wire.CodeOK {
+			counted.Close()
+		}
+	}()
+	if _, err := stream.Write(frame); err != nil {
+		return nil, err
+	}
+	t, body, err := wire.ReadFrame(stream, nil, wire.MaxFrame)
+	if err != nil {
+		return nil, err
+	}
+	if t != wire.TypeAnswer {
+		return nil, fmt.Errorf("%w: %v in place of an Answer", wire.ErrMalformed, t)
+	}
+	*answer, err = wire.ParseAnswer(body)
+	return counted, err
+}
+
+// nextHops lists the neighbours to try for an Open, best first. Ways of equal
+// cost take turns.
+func (m *Mesh) nextHops(open wire.Open) []*neighbour {
+	barred := func(id routing.NodeID) bool {
+		return id != open.To && (slices.Contains(open.Path, id) || slices.Contains(open.Avoid, id))
+	}
+	if m.cfg.Role != Router {
+		return m.homes(open.To, barred)
+	}
+	table := m.table.Load()
+	ids := table.Route(open.To, barred)
+	if equal := len(table.NextHops(open.To)); equal > 1 && equal <= len(ids) && len(open.Path)+len(open.Avoid) == 1 {
+		turn := int(m.spread.Add(1) % uint64(equal))
+		ids = slices.Concat(ids[turn:equal], ids[:turn], ids[equal:])
+	}
+	var hops []*neighbour
+	for _, id := range ids {
+		if n := m.neighbour(id); n != nil {
+			hops = append(hops, n)
+		}
+	}
+	return hops
+}
+
+// homes are the neighbours of a node that has no routes of its own: all know
+// more than it does; the target itself comes first.
+func (m *Mesh) homes(to routing.NodeID, barred func(routing.NodeID) bool) []*neighbour {
+	var hops []*neighbour
+	for _, n := range m.allNeighbours() {
+		switch {
+		case n.hello.Role != Router || barred(n.id):
+		case n.id == to:
+			hops = slices.Insert(hops, 0, n)
+		default:
+			hops = append(hops, n)
+		}
+	}
+	return hops
+}
+
+// refusal is this node's own refusal of an Open.
+func (m *Mesh) refusal(open wire.Open, code wire.Code, reason string) wire.Answer {
+	return wire.Answer{Code: code, Node: m.cfg.ID, Reason: reason, Attempts: min(open.Attempts, wire.MaxAttempts), Path: []wire.Hop{{Node: m.cfg.ID}}}
+}
+
+// knownInRefusal is how many nodes a refusal names.
+const knownInRefusal = 20
+
+func (m *Mesh) noRoute(open wire.Open) wire.Answer {
+	if m.cfg.Role != Router {
+		return m.refusal(open, wire.CodeLinkDown, "no link to the mesh")
+	}
+	a := m.refusal(open, wire.CodeNoRoute, fmt.Sprintf("no route to node %s", open.To))
+	a.Known = append(a.Known, m.cfg.ID)
+	for _, id := range m.table.Load().Known(knownInRefusal) {
+		if id != m.cfg.ID {
+			a.Known = append(a.Known, id)
+		}
+	}
+	return a
+}
+
+// answer writes an Answer; false means that the asker is gone.
+func (m *Mesh) answer(stream net.Conn, a wire.Answer) bool {
+	frame, err := a.Append(nil)
+	if err != nil {
+		m.log.Error("answer does not encode", "err", err)
+		return false
+	}
+	stream.SetWriteDeadline(time.Now().Add(openTime))
+	_, err = stream.Write(frame)
+	stream.SetWriteDeadline(time.Time{})
+	return err == nil
+}

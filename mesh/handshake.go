@@ -1,0 +1,247 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+const (
+	// handshakeTime is how long a peer may take until it is known.
+	handshakeTime = 5 * time.Second
+	// silentFor is after how much silence a link is taken for dead when
+	// another process claims the same id.
+	silentFor = 1500 * time.Millisecond
+	protocol  = 1
+)
+
+// greet makes a neighbour of a link that this node dialled: it opens the
+// control stream and says Hello, and the peer's Hello means that it accepts.
+func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighbour, error) {
+	control, err := l.Open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer guard(ctx, l, control)()
+	if err := m.sendHello(control, peer.Cost); err != nil {
+		return nil, err
+	}
+	hello, err := m.readHello(control, peer.AllowedPeers)
+	if err != nil {
+		return nil, err
+	}
+	n := m.newNeighbour(l, control, hello, peer.Cost, true)
+	if err := m.mayJoin(n); err != nil {
+		n.refuse(err)
+		return nil, err
+	}
+	// The first Heartbeat confirms to the peer that its Hello has come.
+	frame, err := wire.Heartbeat{}.Append(nil)
+	if err == nil {
+		_, err = control.Write(frame)
+	}
+	return n, err
+}
+
+// welcome makes a neighbour of a link that this node accepted: the peer speaks
+// first, and once it has confirmed our Hello both ends know that the link is up.
+func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*neighbour, error) {
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	control, err := l.Accept()
+	if !stop() || err != nil {
+		return nil, fmt.Errorf("no control stream: %w", err)
+	}
+	defer guard(ctx, l, control)()
+	hello, err := m.readHello(control, cfg.AllowedPeers)
+	if err != nil {
+		return nil, err
+	}
+	cost := cfg.Cost
+	if c, ok := cfg.NodeCost[hello.ID]; ok {
+		cost = c
+	}
+	n := m.newNeighbour(l, control, hello, cost, false)
+	if err := m.mayJoin(n); err != nil {
+		n.refuse(err)
+		return nil, err
+	}
+	if err := m.sendHello(control, cost); err != nil {
+		return nil, err
+	}
+	t, body, err := wire.ReadFrame(control, nil, wire.MaxHelloFrame)
+	if err != nil {
+		return nil, fmt.Errorf("node %s did not confirm: %w", hello.ID, err)
+	}
+	return n, confirmed(t, body)
+}
+
+func confirmed(t wire.Type, body []byte) error {
+	msg, err := wire.ParseControl(t, body)
+	if err != nil {
+		return err
+	}
+	switch msg := msg.(type) {
+	case wire.Heartbeat:
+		return nil
+	case wire.GoAway:
+		return &RefusedError{Code: msg.Code, Node: msg.Node, Reason: msg.Reason}
+	}
+	return fmt.Errorf("%w: %v in place of the confirmation", wire.ErrMalformed, t)
+}
+
+// guard bounds the handshake by ctx and by handshakeTime; the returned function lifts both.
+func guard(ctx context.Context, l link.Link, control net.Conn) func() {
+	control.SetDeadline(time.Now().Add(handshakeTime))
+	stop := context.AfterFunc(ctx, func() { l.Close() })
+	return func() {
+		stop()
+		control.SetDeadline(time.Time{})
+	}
+}
+
+func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
+	frame, err := wire.Hello{
+		Protocol: protocol, ID: m.cfg.ID, Epoch: m.cfg.Epoch, Nonce: m.nonce, Role: m.cfg.Role,
+		Cost: cost, Software: m.cfg.Software, Insecure: m.cfg.Insecure,
+	}.Append(nil)
+	if err != nil {
+		return err
+	}
+	_, err = control.Write(frame)
+	return err
+}
+
+// readHello reads the peer's Hello and refuses a peer that may not connect.
+func (m *Mesh) readHello(control net.Conn, allowed []routing.NodeID) (wire.Hello, error) {
+	hello, err := m.parseHello(control)
+	if err != nil {
+		return hello, err
+	}
+	refuse := func(code wire.Code, format string, args ...any) (wire.Hello, error) {
+		reason := fmt.Sprintf(format, args...)
+		sendGoAway(control, wire.GoAway{Code: code, Node: m.cfg.ID, Reason: reason})
+		return hello, &RefusedError{Code: code, Node: m.cfg.ID, Reason: reason}
+	}
+	switch {
+	case hello.Protocol != protocol:
+		return refuse(wire.CodeVersion, "it speaks protocol version %d, this node speaks %d", hello.Protocol, protocol)
+	case hello.ID == m.cfg.ID:
+		return refuse(wire.CodeDuplicateID, "node id %s is this node's own: give each node an id of its own", hello.ID)
+	case len(allowed) > 0 && !slices.Contains(allowed, hello.ID):
+		return refuse(wire.CodeForbidden, "node %s is not among the allowed peers", hello.ID)
+	}
+	return hello, nil
+}
+
+func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
+	t, body, err := wire.ReadFrame(control, nil, wire.MaxHelloFrame)
+	if err != nil {
+		return wire.Hello{}, fmt.Errorf("the peer said no Hello (is it a Ranvier node?): %w", err)
+	}
+	msg, err := wire.ParseControl(t, body)
+	if err != nil {
+		return wire.Hello{}, err
+	}
+	switch msg := msg.(type) {
+	case wire.Hello:
+		return msg, nil
+	case wire.GoAway:
+		return wire.Hello{}, &RefusedError{Code: msg.Code, Node: msg.Node, Reason: msg.Reason}
+	}
+	return wire.Hello{}, fmt.Errorf("%w: %v in place of a Hello", wire.ErrMalformed, t)
+}
+
+// sendGoAway is a courtesy: the link ends whether it arrives or not.
+func sendGoAway(control net.Conn, g wire.GoAway) {
+	frame, err := g.Append(nil)
+	if err != nil {
+		return
+	}
+	control.SetWriteDeadline(time.Now().Add(time.Second))
+	control.Write(frame)
+	control.Close()
+}
+
+func (m *Mesh) newNeighbour(l link.Link, control net.Conn, hello wire.Hello, wish routing.Cost, dialled bool) *neighbour {
+	cost := max(wish, hello.Cost)
+	if cost == 0 {
+		cost = routing.CostUnit
+	}
+	return &neighbour{
+		mesh: m, link: l, control: control, hello: hello, id: hello.ID, cost: cost,
+		dialled: dialled, since: time.Now(), out: newOutbox(), gone: make(chan struct{}),
+	}
+}
+
+// register makes n the neighbour of its id, in place of an older link where
+// mayJoin lets it.
+func (m *Mesh) register(n *neighbour) error {
+	m.mu.Lock()
+	old := m.neighbours[n.id]
+	if err := m.mayReplace(old, n); err != nil {
+		m.mu.Unlock()
+		return err
+	}
+	m.neighbours[n.id] = n
+	if old == nil && len(m.neighbours) == 1 {
+		close(m.attached)
+	}
+	m.mu.Unlock()
+	if old != nil {
+		old.fail(&RefusedError{Code: wire.CodeSuperseded, Node: m.cfg.ID, Reason: "a newer link takes over", what: "link to " + string(n.id)})
+	}
+	return nil
+}
+
+// unregister tells whether n was still the neighbour of its id.
+func (m *Mesh) unregister(n *neighbour) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.neighbours[n.id] != n {
+		return false
+	}
+	delete(m.neighbours, n.id)
+	if len(m.neighbours) == 0 {
+		m.attached = make(chan struct{})
+	}
+	return true
+}
+
+// mayJoin tells early, while the peer still listens for a refusal, what
+// register would decide.
+func (m *Mesh) mayJoin(n *neighbour) error { return m.mayReplace(m.neighbour(n.id), n) }
+
+// mayReplace decides between two links of one id (docs/protocol.md section 4.3).
+func (m *Mesh) mayReplace(old, n *neighbour) error {
+	if old == nil {
+		return nil
+	}
+	keepOld := &RefusedError{Code: wire.CodeSuperseded, Node: m.cfg.ID, peer: n.id, Reason: fmt.Sprintf("node %s is linked already", n.id)}
+	switch sameProcess := slices.Equal(old.hello.Nonce, n.hello.Nonce); {
+	case !sameProcess && time.Duration(old.silence.Load()) < silentFor:
+		return &RefusedError{Code: wire.CodeDuplicateID, Node: m.cfg.ID,
+			Reason: fmt.Sprintf("duplicate id: another node %s is linked here from %s: give each node an id of its own", n.id, old.link.RemoteAddr())}
+	case !sameProcess:
+		return nil // the old process is gone
+	case old.dialled && n.dialled:
+		return keepOld // this node reached the same peer on a second address
+	case !old.dialled && !n.dialled:
+		return nil // the peer would not dial again if it had the old link
+	case n.dialled == (m.cfg.ID < n.id):
+		return nil // of simultaneous dials the one of the lower id stays
+	}
+	return keepOld
+}
+
+// superseded tells that a link was given up for another one to the same node.
+func superseded(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && refused.Code == wire.CodeSuperseded
+}

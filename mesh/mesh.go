@@ -1,0 +1,304 @@
+// Package mesh is a node's place in the network: links to peers, routes that
+// are flooded over them, and streams that cross several hops
+// (docs/protocol.md sections 4 to 6).
+package mesh
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// Role is what a node is to its neighbours.
+type Role = wire.Role
+
+// The roles a node can have.
+const (
+	Router    = wire.RoleRouter    // floods, forwards and is looked up
+	Ephemeral = wire.RoleEphemeral // opens streams; nobody is told of it
+)
+
+// Config describes a node of the mesh.
+type Config struct {
+	// ID is the node's id; unique in the mesh.
+	ID routing.NodeID
+	// Role is Router where it is not set.
+	Role Role
+	// Epoch counts the starts of this node; it must be higher than at any
+	// start before (a counter on disk, never a clock).
+	Epoch uint64
+	// SaveEpoch, where it is not nil, is called when the mesh had to move to a
+	// higher epoch, because others remember a higher one. It must not block.
+	SaveEpoch func(epoch uint64)
+	// Transports makes links, by the scheme of an address ("tcp").
+	Transports map[string]link.Transport
+	Listeners  []ListenerConfig
+	Peers      []PeerConfig
+	// Software is told to neighbours, for people: "ranvier 0.1.0".
+	Software string
+	// Insecure is told to the mesh: the node runs without identities.
+	Insecure bool
+	Log      *slog.Logger
+}
+
+// ListenerConfig is an address that peers can dial.
+type ListenerConfig struct {
+	Address string // scheme://address
+	// Cost is the wish for a link's cost; 0 for none. NodeCost is the wish
+	// for particular neighbours.
+	Cost     routing.Cost
+	NodeCost map[routing.NodeID]routing.Cost
+	// AllowedPeers are the ids that may connect; empty: all.
+	AllowedPeers []routing.NodeID
+}
+
+// PeerConfig is a neighbour to dial.
+type PeerConfig struct {
+	Address string // scheme://address
+	Cost    routing.Cost
+	// AllowedPeers are the ids that may answer there; empty: all.
+	AllowedPeers []routing.NodeID
+	// Once dials a single time instead of again and again.
+	Once bool
+}
+
+// Mesh is a running node of the network. Its methods may be called from
+// several goroutines.
+//
+// The goroutines: route (owner of the routing core), accept (one a listener),
+// dial (one a peer to dial), and those of each neighbour (neighbour.go).
+// mu guards the maps; it is never held while anything waits.
+type Mesh struct {
+	cfg       Config
+	log       *slog.Logger
+	nonce     []byte
+	listeners []*boundListener
+	dialers   []*dialer
+	spread    atomic.Uint64 // picks among ways of equal cost
+	floods    atomic.Uint64 // routing messages sent, for tests and status
+
+	core    *routing.Core // owned by route
+	changes chan func(*routing.Core, time.Time)
+	table   atomic.Pointer[routing.Table]
+
+	mu         sync.Mutex
+	running    context.Context // of Run, nil before and Done after
+	neighbours map[routing.NodeID]*neighbour
+	services   map[string]*Listener
+	attached   chan struct{} // closed while there is a neighbour; see Attached
+	conns      map[*Conn]struct{}
+}
+
+// ErrClosed is returned by calls on a mesh that is not running.
+var ErrClosed = errors.New("the mesh node is stopped")
+
+// New makes a node and binds its listeners, so that an address in use is told
+// at once. Links begin with Run; where Run is not called, Close gives the
+// addresses free.
+func New(ctx context.Context, cfg Config) (*Mesh, error) {
+	if err := cfg.ID.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Role == 0 {
+		cfg.Role = Router
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Mesh{
+		cfg:        cfg,
+		log:        cfg.Log,
+		nonce:      make([]byte, wire.NonceLen),
+		changes:    make(chan func(*routing.Core, time.Time)),
+		neighbours: map[routing.NodeID]*neighbour{},
+		services:   map[string]*Listener{},
+		attached:   make(chan struct{}),
+		conns:      map[*Conn]struct{}{},
+	}
+	rand.Read(m.nonce)
+	m.core = m.newCore(time.Now())
+	m.table.Store(m.core.Table())
+	for _, p := range cfg.Peers {
+		transport, addr, err := m.transport(p.Address)
+		if err != nil {
+			return nil, err
+		}
+		m.dialers = append(m.dialers, &dialer{mesh: m, peer: p, transport: transport, addr: addr, tried: make(chan struct{})})
+	}
+	for _, l := range cfg.Listeners {
+		if err := m.bind(ctx, l); err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// transport splits scheme://address.
+func (m *Mesh) transport(address string) (link.Transport, string, error) {
+	scheme, addr, ok := strings.Cut(address, "://")
+	if t := m.cfg.Transports[scheme]; ok && t != nil {
+		return t, addr, nil
+	}
+	known := make([]string, 0, len(m.cfg.Transports))
+	for s := range m.cfg.Transports {
+		known = append(known, s+"://")
+	}
+	slices.Sort(known)
+	return nil, "", fmt.Errorf("address %q: its scheme is not one of %s", address, strings.Join(known, ", "))
+}
+
+// Run keeps the node in the mesh until ctx ends. The shutdown: listeners and
+// streams are closed, what was written to a stream gets a second to leave,
+// neighbours are told, links are closed.
+func (m *Mesh) Run(ctx context.Context) error {
+	g, running := errgroup.WithContext(context.WithoutCancel(ctx))
+	running, stop := context.WithCancel(running)
+	m.mu.Lock()
+	m.running = running
+	m.mu.Unlock()
+
+	g.Go(func() error { return m.route(running) })
+	for _, l := range m.listeners {
+		g.Go(func() error { return l.accept(running, g) })
+	}
+	for _, d := range m.dialers {
+		g.Go(func() error { return d.run(running) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-running.Done(): // a part of the mesh failed
+	}
+	m.Close()
+	m.drainConns(time.Second)
+	m.goAway(running)
+	stop()
+	return g.Wait()
+}
+
+// Close closes the listeners of the mesh and of its services.
+func (m *Mesh) Close() {
+	for _, l := range m.listeners {
+		l.Close()
+	}
+	m.mu.Lock()
+	services := make([]*Listener, 0, len(m.services))
+	for _, s := range m.services {
+		services = append(services, s)
+	}
+	m.mu.Unlock()
+	for _, s := range services {
+		s.Close()
+	}
+}
+
+// drainConns closes every stream and waits until they have left, at most for d.
+func (m *Mesh) drainConns(d time.Duration) {
+	m.mu.Lock()
+	conns := make([]*Conn, 0, len(m.conns))
+	for c := range m.conns {
+		conns = append(conns, c)
+	}
+	m.mu.Unlock()
+	for _, c := range conns {
+		c.Close()
+	}
+	over := time.NewTimer(d)
+	defer over.Stop()
+	for _, c := range conns {
+		select {
+		case <-c.session.Gone():
+		case <-over.C:
+			return
+		}
+	}
+}
+
+// goAway tells the neighbours that this node leaves, and waits for the frames
+// to be written, at most half a second.
+func (m *Mesh) goAway(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer cancel()
+	for _, n := range m.allNeighbours() {
+		n.leave(ctx, wire.CodeShutdown, "the node stops")
+	}
+}
+
+// ID returns the node's id.
+func (m *Mesh) ID() routing.NodeID { return m.cfg.ID }
+
+// Addrs returns the addresses that the listeners are bound to, in the order
+// of Config.Listeners, as scheme://address.
+func (m *Mesh) Addrs() []string {
+	var addrs []string
+	for _, l := range m.listeners {
+		addrs = append(addrs, l.scheme+"://"+l.Addr().String())
+	}
+	return addrs
+}
+
+// Attached waits until the node has a neighbour. It gives up as soon as every
+// peer has been tried once in vain; the error then joins a *PeerError for each.
+func (m *Mesh) Attached(ctx context.Context) error {
+	for _, d := range m.dialers {
+		select {
+		case <-m.hasNeighbour():
+			return nil
+		case <-d.tried:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case <-m.hasNeighbour():
+		return nil
+	default:
+	}
+	var errs []error
+	for _, d := range m.dialers {
+		if err := d.failure(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) == 0 {
+		return errors.New("no peer is configured")
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Mesh) hasNeighbour() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.attached
+}
+
+func (m *Mesh) neighbour(id routing.NodeID) *neighbour {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.neighbours[id]
+}
+
+// allNeighbours returns the neighbours sorted by id.
+func (m *Mesh) allNeighbours() []*neighbour {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]*neighbour, 0, len(m.neighbours))
+	for _, n := range m.neighbours {
+		all = append(all, n)
+	}
+	slices.SortFunc(all, func(a, b *neighbour) int { return strings.Compare(string(a.id), string(b.id)) })
+	return all
+}

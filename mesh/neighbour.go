@@ -1,0 +1,251 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+const (
+	// heartbeat is how often a quiet link between routers, or one with streams,
+	// carries something; after deadAfter of nothing it is given up. Links to
+	// others are quieter while they carry no stream (docs/protocol.md section 4.4).
+	heartbeat      = time.Second
+	deadAfter      = 3 * time.Second
+	quietHeartbeat = 15 * time.Second
+	quietDeadAfter = 45 * time.Second
+	// hashEvery is how often neighbours compare their databases.
+	hashEvery = time.Minute
+	// maxStreams bounds the streams that one neighbour may have open here.
+	maxStreams = 16384
+)
+
+// neighbour is a link whose other end is known. Four goroutines live as long
+// as it does: readControl, writeControl, watch and acceptStreams; the first
+// to end ends the link and so the others.
+type neighbour struct {
+	mesh    *Mesh
+	link    link.Link
+	control net.Conn
+	hello   wire.Hello
+	id      routing.NodeID
+	cost    routing.Cost
+	dialled bool // by this node
+	since   time.Time
+	out     outbox
+	streams atomic.Int64
+	silence atomic.Int64 // nanoseconds since something came, as watch last saw it
+	gone    chan struct{}
+
+	mu  sync.Mutex
+	end error // why the link ended, the first cause
+}
+
+// run registers the neighbour and keeps it until its link ends or ctx does.
+func (n *neighbour) run(ctx context.Context) error {
+	if err := n.mesh.register(n); err != nil {
+		n.refuse(err)
+		return err
+	}
+	m := n.mesh
+	m.log.Info("link up", "node", n.id, "address", n.link.RemoteAddr(), "role", n.hello.Role, "cost", n.cost)
+	if n.routers() {
+		m.change(ctx, func(c *routing.Core, now time.Time) { c.AddLink(now, n.id, n.cost) })
+	}
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(n.readControl)
+	g.Go(func() error { return n.out.write(ctx, n.control) })
+	g.Go(func() error { return n.watch(ctx) })
+	g.Go(func() error { return n.acceptStreams(ctx) })
+	context.AfterFunc(ctx, func() { n.link.Close() })
+	n.fail(g.Wait())
+
+	last := m.unregister(n)
+	if n.routers() && last {
+		m.change(m.running, func(c *routing.Core, now time.Time) { c.RemoveLink(now, n.id) })
+	}
+	close(n.gone)
+	m.log.Info("link down", "node", n.id, "cause", n.cause())
+	return n.cause()
+}
+
+// fail remembers the first cause of the link's end and ends it.
+func (n *neighbour) fail(err error) {
+	n.mu.Lock()
+	if n.end == nil {
+		n.end = err
+	}
+	n.mu.Unlock()
+	n.link.Close()
+}
+
+func (n *neighbour) cause() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.end
+}
+
+// refuse tells the peer why its link is not wanted, and closes it.
+func (n *neighbour) refuse(err error) {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		sendGoAway(n.control, wire.GoAway{Code: refused.Code, Node: n.mesh.cfg.ID, Reason: refused.Reason})
+	}
+	n.link.Close()
+}
+
+// leave tells the peer that the link ends on purpose, and waits until that is
+// written or ctx ends.
+func (n *neighbour) leave(ctx context.Context, code wire.Code, reason string) {
+	frame, err := wire.GoAway{Code: code, Node: n.mesh.cfg.ID, Reason: reason}.Append(nil)
+	if err != nil {
+		return
+	}
+	n.out.push(frame)
+	n.out.flushed(ctx, n.gone)
+}
+
+func (n *neighbour) readControl() error {
+	var buf []byte
+	for {
+		t, body, err := wire.ReadFrame(n.control, buf, wire.MaxFrame)
+		if err != nil {
+			return fmt.Errorf("link to %s: %w", n.id, err)
+		}
+		msg, err := wire.ParseControl(t, body)
+		if err != nil {
+			return fmt.Errorf("link to %s: %w", n.id, err)
+		}
+		if err := n.handle(msg); err != nil {
+			return err
+		}
+		if buf = body[:0]; cap(buf) > 4<<10 {
+			buf = nil // a quiet link keeps no large buffer
+		}
+	}
+}
+
+// handle acts on a message of the control stream; one for a later version is nil.
+func (n *neighbour) handle(msg any) error {
+	switch msg := msg.(type) {
+	case wire.GoAway:
+		return &RefusedError{Code: msg.Code, Node: msg.Node, Reason: msg.Reason, what: "link to " + string(n.id)}
+	case wire.Heartbeat:
+		if msg.Ask {
+			n.beat(wire.Heartbeat{})
+		}
+		if msg.HasHash {
+			return n.toCore(msg.Hash)
+		}
+	case wire.Sealed:
+		return n.toCore(msg.Advert)
+	case routing.Message:
+		return n.toCore(msg)
+	}
+	return nil
+}
+
+// toCore hands a router's message to the routing core and waits for its
+// verdict, so that a neighbour's flood is held back by the core's pace.
+func (n *neighbour) toCore(msg routing.Message) error {
+	m := n.mesh
+	if !n.routers() {
+		return nil // others have no say in routing
+	}
+	verdict := make(chan error, 1)
+	if !m.change(m.running, func(c *routing.Core, now time.Time) { verdict <- c.Receive(now, n.id, msg) }) {
+		return ErrClosed
+	}
+	if err := <-verdict; err != nil {
+		return fmt.Errorf("link to %s: %w: %w", n.id, wire.ErrMalformed, err)
+	}
+	return nil
+}
+
+// watch sends heartbeats and notices when nothing comes any more. Whatever
+// comes on the link is life.
+func (n *neighbour) watch(ctx context.Context) error {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	start := time.Now()
+	heard, spoke, compared := start, start, start
+	received, sent := n.link.Traffic()
+	wasQuiet := false
+	for {
+		var now time.Time
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-n.link.Done():
+			return link.ErrClosed
+		case now = <-tick.C:
+		}
+		quiet := !n.routers() && n.streams.Load() == 0
+		r, s := n.link.Traffic()
+		if r != received || (wasQuiet && !quiet) { // the peer may not have known yet
+			received, heard = r, now
+		}
+		if s != sent {
+			sent, spoke = s, now
+		}
+		wasQuiet = quiet
+
+		every, dead := heartbeat, deadAfter
+		if quiet {
+			every, dead = quietHeartbeat, quietDeadAfter
+		}
+		silence := now.Sub(heard)
+		n.silence.Store(int64(silence))
+		switch {
+		case silence >= dead:
+			return fmt.Errorf("link to %s: nothing heard for %v", n.id, silence.Round(100*time.Millisecond))
+		case n.routers() && now.Sub(compared) >= hashEvery:
+			compared = now
+			n.mesh.change(ctx, func(c *routing.Core, _ time.Time) {
+				n.beat(wire.Heartbeat{Hash: c.Hash(), HasHash: true})
+			})
+		case !n.routers() && !quiet && silence >= heartbeat:
+			n.beat(wire.Heartbeat{Ask: true}) // it may count its streams otherwise and be quiet
+		case now.Sub(spoke) >= every:
+			n.beat(wire.Heartbeat{})
+		}
+	}
+}
+
+// routers tells whether both ends are routers.
+func (n *neighbour) routers() bool { return n.hello.Role == Router && n.mesh.cfg.Role == Router }
+
+func (n *neighbour) beat(b wire.Heartbeat) {
+	if frame, err := b.Append(nil); err == nil {
+		n.out.push(frame)
+	}
+}
+
+func (n *neighbour) acceptStreams(ctx context.Context) error {
+	for {
+		stream, err := n.link.Accept()
+		if err != nil {
+			return err
+		}
+		if n.streams.Add(1) > maxStreams {
+			n.streams.Add(-1)
+			stream.Close()
+			continue
+		}
+		go func() {
+			defer n.streams.Add(-1)
+			n.serve(ctx, stream)
+		}()
+	}
+}

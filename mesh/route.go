@@ -1,0 +1,99 @@
+package mesh
+
+import (
+	"context"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+func (m *Mesh) newCore(now time.Time) *routing.Core {
+	return routing.New(routing.Config{
+		Self:  m.cfg.ID,
+		Epoch: m.cfg.Epoch,
+		Seal: func(a *routing.Advert) {
+			if err := wire.SealUnsigned(a); err != nil {
+				m.log.Error("own advert does not encode; neighbours will not hear of the change", "err", err)
+			}
+		},
+	}, now)
+}
+
+// route owns the routing core: every change to it is a function sent on
+// m.changes and runs here. What the core wants sent goes to the neighbours'
+// queues, which never block.
+func (m *Mesh) route(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case change := <-m.changes:
+			change(m.core, time.Now())
+		case <-timer.C:
+		}
+		now := time.Now()
+		m.core.Advance(now)
+		m.flood(m.core.TakeSends())
+		m.report(m.core.TakeEvents())
+		m.table.Store(m.core.Table())
+		if next, ok := m.core.NextTimer(); ok {
+			timer.Reset(max(0, next.Sub(now)))
+		} else {
+			timer.Stop()
+		}
+	}
+}
+
+// change has route run f; it returns false when the mesh has stopped.
+func (m *Mesh) change(ctx context.Context, f func(*routing.Core, time.Time)) bool {
+	select {
+	case m.changes <- f:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (m *Mesh) flood(sends []routing.Send) {
+	for _, s := range sends {
+		n := m.neighbour(s.To)
+		if n == nil {
+			continue // its end is on its way to the core
+		}
+		frame, err := wire.AppendRouting(nil, s.Msg)
+		if err != nil {
+			m.log.Error("routing message does not encode", "to", s.To, "err", err)
+			continue
+		}
+		n.out.push(frame)
+		m.floods.Add(1)
+	}
+}
+
+func (m *Mesh) report(events []routing.Event) {
+	for _, e := range events {
+		switch e := e.(type) {
+		case routing.EpochJumped:
+			m.log.Warn("others remember a higher epoch of this node; moved above it", "epoch", e.Epoch)
+			if m.cfg.SaveEpoch != nil {
+				m.cfg.SaveEpoch(e.Epoch)
+			}
+		case routing.NodeUp:
+			m.log.Info("node reachable", "node", e.Node)
+		case routing.NodeDown:
+			m.log.Info("node unreachable", "node", e.Node)
+		default:
+			m.log.Warn("routing", "event", e)
+		}
+	}
+}
+
+// Advertise sets what this node tells the mesh of itself. It does nothing on
+// an ephemeral node.
+func (m *Mesh) Advertise(ctx context.Context, services []routing.Service, workTypes []routing.WorkType) {
+	local := routing.Local{Insecure: m.cfg.Insecure, Services: services, WorkTypes: workTypes}
+	m.change(ctx, func(c *routing.Core, now time.Time) { c.SetLocal(now, local) })
+}

@@ -1,0 +1,145 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+)
+
+// acceptBacklog is how many streams may wait for a service's Accept.
+const acceptBacklog = 128
+
+// ErrServiceInUse is returned by Listen for a name that is listened on.
+var ErrServiceInUse = errors.New("the service has a listener already")
+
+// Listener is a net.Listener for a service of this node.
+type Listener struct {
+	mesh    *Mesh
+	service string
+	backlog chan *Conn
+	done    chan struct{}
+	once    sync.Once
+}
+
+// Listen takes streams that are opened to service on this node. The error
+// wraps ErrServiceInUse, or says what is wrong with the name.
+func (m *Mesh) Listen(service string) (*Listener, error) {
+	if service == "" || len(service) > wire.MaxServiceLen || strings.ContainsFunc(service, func(r rune) bool { return r < ' ' }) {
+		return nil, fmt.Errorf("service name %q: 1 to %d printable characters are allowed", service, wire.MaxServiceLen)
+	}
+	l := &Listener{mesh: m, service: service, backlog: make(chan *Conn, acceptBacklog), done: make(chan struct{})}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.services[service] != nil {
+		return nil, fmt.Errorf("listen on service %q: %w", service, ErrServiceInUse)
+	}
+	m.services[service] = l
+	return l, nil
+}
+
+// Accept implements net.Listener; what it returns is a *Conn. It returns
+// net.ErrClosed after Close and when the node stops.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case <-l.done:
+		return nil, net.ErrClosed
+	default:
+	}
+	select {
+	case c := <-l.backlog:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener. Streams that were accepted go on; those that
+// wait are closed.
+func (l *Listener) Close() error {
+	l.once.Do(func() {
+		l.mesh.mu.Lock()
+		delete(l.mesh.services, l.service)
+		l.mesh.mu.Unlock()
+		close(l.done)
+		for {
+			select {
+			case c := <-l.backlog:
+				c.Close()
+			default:
+				return
+			}
+		}
+	})
+	return nil
+}
+
+// Addr implements net.Listener with an Addr.
+func (l *Listener) Addr() net.Addr { return Addr{l.mesh.cfg.ID, l.service} }
+
+// deliver answers an Open for this node and hands the stream to its service.
+// It returns when the stream is over, since its caller closes it.
+func (m *Mesh) deliver(ctx context.Context, stream net.Conn, open wire.Open) {
+	accepted := wire.Answer{Node: m.cfg.ID, Path: []wire.Hop{{Node: m.cfg.ID}}}
+	if open.Service == "" {
+		m.answer(stream, accepted)
+		return
+	}
+	m.mu.Lock()
+	l := m.services[open.Service]
+	m.mu.Unlock()
+	switch {
+	case l == nil:
+		m.answer(stream, m.refusal(open, wire.CodeNoService, fmt.Sprintf("no service %q", open.Service)))
+		return
+	case len(l.backlog) == cap(l.backlog):
+		m.answer(stream, m.refusal(open, wire.CodeBusy, fmt.Sprintf("service %q has too many streams waiting", open.Service)))
+		return
+	case !m.answer(stream, accepted):
+		return
+	}
+	path := append(open.Path, m.cfg.ID)
+	c := m.newConn(stream, Addr{m.cfg.ID, open.Service}, Addr{open.From, open.Service}, path)
+	if !l.offer(c) {
+		c.session.Reset(wire.CodeBusy, "the service does not accept")
+	}
+	<-c.session.Gone()
+}
+
+// offer queues a stream for Accept; false means that it was closed or is full.
+func (l *Listener) offer(c *Conn) bool {
+	select {
+	case <-l.done:
+		return false
+	case l.backlog <- c:
+	default:
+		return false
+	}
+	select {
+	case <-l.done:
+		c.Close() // Close may have emptied the queue before
+	default:
+	}
+	return true
+}
+
+// dialSelf opens a stream to a service of this node, through memory.
+func (m *Mesh) dialSelf(near, far net.Conn, open wire.Open) (net.Conn, wire.Answer) {
+	go func() {
+		defer far.Close()
+		m.deliver(m.running, far, open)
+	}()
+	var answer wire.Answer
+	t, body, err := wire.ReadFrame(near, nil, wire.MaxFrame)
+	if err == nil && t == wire.TypeAnswer {
+		answer, err = wire.ParseAnswer(body)
+	}
+	if err != nil {
+		answer = m.refusal(open, wire.CodeInternal, err.Error())
+	}
+	return near, answer
+}

@@ -1,0 +1,51 @@
+package mesh
+
+import (
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// Status is what a node knows of the mesh at one moment.
+type Status struct {
+	ID    routing.NodeID
+	Links []LinkStatus // sorted by node
+	Down  []*PeerError // configured peers without a link, and why
+	Nodes []routing.NodeInfo
+}
+
+// LinkStatus describes a link to a neighbour.
+type LinkStatus struct {
+	Node           routing.NodeID
+	Role           Role
+	Address        string
+	Dialled        bool // by this node
+	Cost           routing.Cost
+	Since          time.Time
+	Streams        int
+	Received, Sent uint64 // bytes
+	Software       string
+	Insecure       bool
+}
+
+// Status returns the links of this node and, on a router, all known nodes.
+func (m *Mesh) Status() Status {
+	s := Status{ID: m.cfg.ID}
+	for _, n := range m.allNeighbours() {
+		received, sent := n.link.Traffic()
+		s.Links = append(s.Links, LinkStatus{
+			Node: n.id, Role: n.hello.Role, Address: n.link.RemoteAddr().String(), Dialled: n.dialled,
+			Cost: n.cost, Since: n.since, Streams: int(n.streams.Load()), Received: received, Sent: sent,
+			Software: n.hello.Software, Insecure: n.hello.Insecure,
+		})
+	}
+	for _, d := range m.dialers {
+		if err := d.failure(); err != nil {
+			s.Down = append(s.Down, &PeerError{Address: d.peer.Address, Err: err})
+		}
+	}
+	if m.cfg.Role == Router {
+		s.Nodes = m.table.Load().Nodes()
+	}
+	return s
+}
