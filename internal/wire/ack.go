@@ -5,7 +5,7 @@ import "github.com/ranvier-mesh/ranvier/routing"
 // ackBody tells which adverts have arrived (docs/protocol.md section 3.10).
 //
 //	key  field    type     limits
-//	 1   entries  [stamp]  at most 4096; a stamp as in a digest
+//	 1   entries  [stamp]  at most 1000; a stamp as in a digest
 type ackBody struct {
 	Entries []stamp `cbor:"1,keyasint,omitempty"`
 }

@@ -14,8 +14,8 @@ import (
 // neither: unsigned is accepted only where there are no identities.
 //
 //	key  field      type   limits
-//	 1   body       bytes  the advert, CBOR: see advertBody
-//	 2   signature  bytes  at most 512
+//	 1   body       bytes  the advert, CBOR: see advertBody; at most MaxAdvert
+//	 2   signature  bytes  at most 1024
 //	 3   key id     bytes  at most 64: names the Cert that came before
 type Envelope struct {
 	Body  []byte `cbor:"1,keyasint"`
@@ -30,7 +30,7 @@ func (e Envelope) check() error {
 		return errHalfSigned
 	}
 	return cmp.Or(
-		checkBytes("body", e.Body, 1, MaxFrame),
+		checkBytes("body", e.Body, 1, MaxAdvert),
 		checkBytes("signature", e.Sig, 0, MaxSigLen),
 		checkBytes("key id", e.KeyID, 0, MaxKeyIDLen),
 	)
@@ -62,9 +62,9 @@ func (e Envelope) Encode() ([]byte, error) {
 //	 9   services    [array]  each [text name, uint connection type, {text: text} tags]
 //	10   work types  [array]  each [text name, bool secure]
 //
-// Links, leaves, services and work types are at most 64 together; a name has 1
-// to 255 bytes; a service has at most 16 tags with 512 bytes together. So the
-// largest fragment fits a frame: no limit but these has to be kept in mind.
+// Links, leaves, services and work types are at most 64 together, and what
+// routing.Advert.Validate says holds; a name has 1 to 255 bytes, a service at
+// most 32 tags. The whole has at most MaxAdvert bytes.
 type advertBody struct {
 	Origin    routing.NodeID `cbor:"1,keyasint"`
 	Fragment  uint16         `cbor:"2,keyasint"`
@@ -104,65 +104,46 @@ type workType struct {
 	Secure bool
 }
 
-const (
-	// MaxTags is how many tags a service may have.
-	MaxTags = 16
-	// MaxTagBytes is how many bytes the tags of a service may have together,
-	// names and values.
-	MaxTagBytes = 512
-)
+// MaxAdvert is the longest encoded advert in bytes: with the longest signature
+// and key id its envelope still fits a frame.
+const MaxAdvert = MaxFrame - MaxSigLen - MaxKeyIDLen - 64
 
 // CheckService returns nil when s can be advertised, else an error that names
-// what breaks a rule: its name, the number of its tags, their length.
+// what breaks a rule of routing.Service.Validate, or the text that is not
+// UTF-8 without control characters.
 func CheckService(s routing.Service) error {
-	err := cmp.Or(
-		checkText("name", s.Name, 1, MaxServiceLen),
-		checkLen("tags", "tags", len(s.Tags), 0, MaxTags),
-	)
-	if err != nil {
+	if err := cmp.Or(s.Validate(), checkText("name", s.Name, 1, MaxServiceLen)); err != nil {
 		return err
 	}
-	size := 0
 	for k, v := range s.Tags {
-		size += len(k) + len(v)
-		if err := cmp.Or(checkText("tag name", k, 1, MaxTagBytes), checkText("tag "+k, v, 0, MaxTagBytes)); err != nil {
+		err := cmp.Or(checkText("tag name", k, 0, routing.MaxTagLen), checkText("tag "+k, v, 0, routing.MaxTagLen))
+		if err != nil {
 			return err
 		}
 	}
-	return checkLen("tags", "bytes", size, 0, MaxTagBytes)
+	return nil
 }
 
 // CheckWorkType returns nil when w can be advertised, else an error that says
 // what is wrong with its name.
-func CheckWorkType(w routing.WorkType) error { return checkText("name", w.Name, 1, MaxServiceLen) }
+func CheckWorkType(w routing.WorkType) error {
+	return cmp.Or(w.Validate(), checkText("name", w.Name, 1, MaxServiceLen))
+}
 
+// checkAdvert adds to the rules of routing what matters once text is shown or
+// encoded.
 func checkAdvert(a *routing.Advert) error {
-	err := cmp.Or(
-		checkID("origin", a.Origin),
-		checkLen("entries", "links, leaves, services and work types", a.Entries(), 0, routing.MaxEntries),
-	)
-	if err != nil {
+	if err := a.Validate(); err != nil {
 		return err
-	}
-	for i, l := range a.Links {
-		if err := cmp.Or(checkID("node", l.To), checkCost("cost", l.Cost, 1)); err != nil {
-			return fmt.Errorf("links[%d]: %w", i, err)
-		}
-	}
-	for i, l := range a.Leaves {
-		err := cmp.Or(checkID("node", l.Leaf), checkCost("cost", l.Cost, 1), checkBytes("signature", l.Sig, 0, MaxSigLen))
-		if err != nil {
-			return fmt.Errorf("leaves[%d]: %w", i, err)
-		}
 	}
 	for i, s := range a.Services {
 		if err := CheckService(s); err != nil {
-			return fmt.Errorf("services[%d]: %w", i, err)
+			return fmt.Errorf("advert of %s, fragment %d: services[%d]: %w", a.Origin, a.Fragment, i, err)
 		}
 	}
 	for i, w := range a.WorkTypes {
 		if err := CheckWorkType(w); err != nil {
-			return fmt.Errorf("work types[%d]: %w", i, err)
+			return fmt.Errorf("advert of %s, fragment %d: work types[%d]: %w", a.Origin, a.Fragment, i, err)
 		}
 	}
 	return nil
@@ -170,12 +151,15 @@ func checkAdvert(a *routing.Advert) error {
 
 // EncodeAdvert returns what is signed: a in deterministic CBOR, without Raw. The
 // same advert always gives the same bytes. The error says which field breaks a
-// rule; a fragment that keeps the rules is never too long.
+// rule, or that there are more than MaxAdvert bytes.
 func EncodeAdvert(a *routing.Advert) (body []byte, err error) {
 	if err := checkAdvert(a); err != nil {
-		return nil, fmt.Errorf("encode advert of %q, fragment %d: %w", a.Origin, a.Fragment, err)
+		return nil, fmt.Errorf("encode: %w", err)
 	}
 	body, err = encMode.Marshal(toBody(a))
+	if err == nil {
+		err = checkBytes("body", body, 1, MaxAdvert)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encode advert of %q, fragment %d: %w", a.Origin, a.Fragment, err)
 	}

@@ -6,8 +6,8 @@ import (
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
-// MaxSigLen is the longest signature in bytes: RSA with 4096 bits.
-const MaxSigLen = 512
+// MaxSigLen is the longest signature in bytes, in every message that has one.
+const MaxSigLen = routing.MaxSigLen
 
 // Attach is sent by a leaf to a home after Hello, and again when the home's
 // epoch grows: it allows the home to say that the leaf is attached there
@@ -17,7 +17,7 @@ const MaxSigLen = 512
 //	 1   leaf        text   a node id
 //	 2   home        text   a node id
 //	 3   home epoch  uint   64 bits
-//	 4   signature   bytes  at most 512; absent without identities
+//	 4   signature   bytes  at most 1024; absent without identities
 type Attach struct {
 	Leaf      routing.NodeID `cbor:"1,keyasint"`
 	Home      routing.NodeID `cbor:"2,keyasint"`

@@ -59,7 +59,7 @@ func boxed[T any](v T, err error) (any, error) {
 // frames: *routing.Advert (which has to be sealed), *routing.Digest,
 // *routing.Ack, or routing.Hash as a Heartbeat. The error says what breaks a
 // rule; dst is then returned as it was.
-func AppendRouting(dst []byte, m any) ([]byte, error) {
+func AppendRouting(dst []byte, m routing.Message) ([]byte, error) {
 	switch m := m.(type) {
 	case *routing.Advert:
 		if len(m.Raw) == 0 {

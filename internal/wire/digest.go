@@ -9,7 +9,7 @@ import (
 // digestBody is one part of a digest (docs/protocol.md section 3.9).
 //
 //	key  field    type     limits
-//	 1   entries  [stamp]  at most 4096
+//	 1   entries  [stamp]  at most 1000
 //	 2   more     bool     further parts follow
 type digestBody struct {
 	Entries []stamp `cbor:"1,keyasint,omitempty"`
@@ -36,13 +36,12 @@ const (
 )
 
 // cutPart returns how many of the entries go into the next part: as many as
-// surely fit, at least one if there is one. It stays below the limit of 4096,
-// as each takes more than stampOverhead of maxPart.
+// surely fit, and no more than the peer's core takes.
 func cutPart(entries []routing.Stamp) int {
 	size := 0
 	for i := range entries {
 		size += stampOverhead + len(entries[i].Origin)
-		if size > maxPart && i > 0 {
+		if i == routing.MaxStamps || size > maxPart {
 			return i
 		}
 	}
@@ -79,6 +78,9 @@ func ParseDigest(body []byte) (*routing.Digest, error) {
 func (w digestBody) check() error { return checkStamps(w.Entries) }
 
 func checkStamps(entries []stamp) error {
+	if err := checkLen("entries", "stamps", len(entries), 0, routing.MaxStamps); err != nil {
+		return err
+	}
 	for i := range entries {
 		if err := entries[i].Origin.Validate(); err != nil {
 			return fmt.Errorf("entries[%d]: origin: %w", i, err)

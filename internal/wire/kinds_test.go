@@ -34,7 +34,7 @@ func routingKind[M any](t Type, parse func([]byte) (M, error)) kind {
 	return kind{
 		typ:    t,
 		parse:  func(body []byte) (any, error) { return boxed(parse(body)) },
-		append: AppendRouting,
+		append: func(dst []byte, m any) ([]byte, error) { return AppendRouting(dst, m.(routing.Message)) },
 	}
 }
 

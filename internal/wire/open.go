@@ -12,7 +12,7 @@ const (
 	// MaxAvoid is how many nodes an Open may ask to be avoided.
 	MaxAvoid = 64
 	// MaxServiceLen is the longest name of a service or work type in bytes.
-	MaxServiceLen = 255
+	MaxServiceLen = routing.MaxNameLen
 	// MaxAttempts is how many next hops an Open may try beside the first.
 	MaxAttempts = 8
 	// MaxJobLen is the longest job id in bytes.

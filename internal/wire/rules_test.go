@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"maps"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -234,80 +235,92 @@ func TestLargestFits(t *testing.T) {
 	}
 }
 
+// TestLargestAdvertFits sees that an advert of MaxAdvert bytes fits a frame
+// with the longest signature, and that a longer one is an error here already.
 func TestLargestAdvertFits(t *testing.T) {
 	t.Parallel()
-	name := strings.Repeat("x", MaxServiceLen)
-	tags := map[string]string{}
-	for i := range MaxTags {
-		tags[strings.Repeat(string(rune('a'+i)), 6)] = strings.Repeat("v", MaxTagBytes/MaxTags-6)
+	key, version := routing.Key{Origin: longID(255), Fragment: 1023}, routing.Version{Epoch: 1<<64 - 1, Seq: 1<<64 - 1}
+	tags := map[string]string{"a": strings.Repeat("v", 256), "b": strings.Repeat("v", 256), "c": ""}
+	a := &routing.Advert{
+		Key: key, Version: version,
+		Services: fill(routing.MaxEntries, routing.Service{Name: strings.Repeat("x", MaxServiceLen), ConnType: 255, Tags: tags}),
 	}
-	key, version := routing.Key{Origin: longID(255), Fragment: 65535}, routing.Version{Epoch: 1<<64 - 1, Seq: 1<<64 - 1}
-	for i, a := range []*routing.Advert{
-		{Key: key, Version: version, Links: fill(routing.MaxEntries, routing.Adjacency{To: longID(255), Cost: routing.MaxCost})},
-		{Key: key, Version: version, Leaves: fill(routing.MaxEntries, routing.Attachment{Leaf: longID(255), Cost: routing.MaxCost, Sig: make([]byte, MaxSigLen)})},
-		{Key: key, Version: version, Services: fill(routing.MaxEntries, routing.Service{Name: name, ConnType: 255, Tags: tags})},
-		{Key: key, Version: version, WorkTypes: fill(routing.MaxEntries, routing.WorkType{Name: name, Secure: true})},
-	} {
+	for n := 0; ; n++ { // the last tag grows until it does not fit any more
+		tags["c"] = strings.Repeat("v", n)
 		body, err := EncodeAdvert(a)
 		if err != nil {
-			t.Errorf("%d: %v", i, err)
-			continue
+			if !strings.Contains(err.Error(), "body: ") || n < 10 || n > 256 {
+				t.Errorf("with %d bytes: %v", n, err)
+			}
+			break
 		}
 		e := Envelope{Body: body, Sig: make([]byte, MaxSigLen), KeyID: make([]byte, MaxKeyIDLen)}
-		if a.Raw, err = e.Encode(); err != nil || len(a.Raw) > MaxFrame-4096 {
-			t.Errorf("%d: %d bytes, %v; want a margin of 4 KiB", i, len(a.Raw), err)
-			continue
+		if a.Raw, err = e.Encode(); err != nil {
+			t.Fatalf("with %d bytes: %v", n, err)
 		}
-		if got, _, err := ParseAdvert(a.Raw); err != nil || same(a, got) != "" {
-			t.Errorf("%d: %v\n%s", i, err, same(a, got))
+		if got, _, err := ParseAdvert(a.Raw); err != nil || !reflect.DeepEqual(a, got) {
+			t.Fatalf("with %d bytes: %v", n, err)
+		}
+	}
+	for i, a := range []*routing.Advert{
+		{Key: key, Version: version, Links: fill(routing.MaxEntries, routing.Adjacency{To: longID(254), Cost: routing.MaxCost})},
+		{Key: key, Version: version, Leaves: fill(routing.MaxEntries, routing.Attachment{Leaf: longID(254), Cost: routing.MaxCost, Sig: make([]byte, 512)})},
+		{Key: key, Version: version, WorkTypes: fill(routing.MaxEntries, routing.WorkType{Name: strings.Repeat("x", MaxServiceLen), Secure: true})},
+	} {
+		if err := SealUnsigned(a); err != nil {
+			t.Errorf("%d: %v", i, err)
+		} else if got, _, err := ParseAdvert(a.Raw); err != nil || !reflect.DeepEqual(a, got) {
+			t.Errorf("%d: %v", i, err)
 		}
 	}
 }
 
 func TestAdvertRules(t *testing.T) {
 	t.Parallel()
-	long, tags := strings.Repeat("x", 600), map[string]string{}
-	for i := range MaxTags + 1 {
-		tags[string(rune('a'+i))] = ""
-	}
+	long := strings.Repeat("x", 600)
 	for _, c := range []struct {
-		field string
-		edit  func(*routing.Advert)
+		says string
+		edit func(*routing.Advert)
 	}{
-		{"origin", func(a *routing.Advert) { a.Origin = "" }},
-		{"entries", func(a *routing.Advert) { a.Links = fill(65, routing.Adjacency{To: "b", Cost: 1}) }},
-		{"entries", func(a *routing.Advert) { a.WorkTypes = fill(64, routing.WorkType{Name: "b"}) }},
-		{"links[1]: node", func(a *routing.Advert) { a.Links[1].To = "" }},
-		{"links[0]: cost", func(a *routing.Advert) { a.Links[0].Cost = 0 }},
-		{"links[0]: cost", func(a *routing.Advert) { a.Links[0].Cost = routing.MaxCost + 1 }},
-		{"leaves[0]: node", func(a *routing.Advert) { a.Leaves[0].Leaf = longID(256) }},
-		{"leaves[1]: cost", func(a *routing.Advert) { a.Leaves[1].Cost = 0 }},
-		{"leaves[0]: signature", func(a *routing.Advert) { a.Leaves[0].Sig = make([]byte, MaxSigLen+1) }},
-		{"services[1]: name", func(a *routing.Advert) { a.Services[1].Name = "" }},
-		{"services[1]: name", func(a *routing.Advert) { a.Services[1].Name = long[:256] }},
-		{"services[0]: tags", func(a *routing.Advert) { a.Services[0].Tags = tags }},
-		{"services[0]: tags", func(a *routing.Advert) { a.Services[0].Tags = map[string]string{"a": long[:300], "b": long[:300]} }},
-		{"services[0]: tag name", func(a *routing.Advert) { a.Services[0].Tags = map[string]string{"": "x"} }},
-		{"services[0]: tag a", func(a *routing.Advert) { a.Services[0].Tags = map[string]string{"a": "\a"} }},
-		{"work types[0]: name", func(a *routing.Advert) { a.WorkTypes[0].Name = "\x00" }},
+		{"origin: ", func(a *routing.Advert) { a.Origin = "" }},
+		{"epoch 0", func(a *routing.Advert) { a.Epoch = 0 }},
+		{"65 entries", func(a *routing.Advert) {
+			*a = routing.Advert{Key: a.Key, Version: a.Version, Links: fill(65, routing.Adjacency{To: "b", Cost: 1})}
+		}},
+		{"link: ", func(a *routing.Advert) { a.Links[1].To = "" }},
+		{"link to b: ", func(a *routing.Advert) { a.Links[0].Cost = 0 }},
+		{"link to b: ", func(a *routing.Advert) { a.Links[0].Cost = routing.MaxCost + 1 }},
+		{"leaf: ", func(a *routing.Advert) { a.Leaves[0].Leaf = longID(256) }},
+		{"leaf edge-1: ", func(a *routing.Advert) { a.Leaves[0].Sig = make([]byte, MaxSigLen+1) }},
+		{"service name", func(a *routing.Advert) { a.Services[1].Name = "" }},
+		{"service name", func(a *routing.Advert) { a.Services[1].Name = long[:256] }},
+		{"service \"control\": ", func(a *routing.Advert) { a.Services[0].Tags = map[string]string{"a": long} }},
+		{"services[0]: tag a: ", func(a *routing.Advert) { a.Services[0].Tags = map[string]string{"a": "\a"} }},
+		{"services[1]: name: ", func(a *routing.Advert) { a.Services[1].Name = "a\x1b[2J" }},
+		{"work types[0]: name: ", func(a *routing.Advert) { a.WorkTypes[0].Name = "\x00" }},
 	} {
 		a := fullAdvert()
 		c.edit(a)
-		if _, err := EncodeAdvert(a); err == nil || !strings.Contains(err.Error(), "fragment 0: "+c.field+": ") {
-			t.Errorf("encode: the error does not name %s: %v", c.field, err)
+		if _, err := EncodeAdvert(a); err == nil || !strings.HasPrefix(err.Error(), "encode: ") || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("encode: the error does not say %q: %v", c.says, err)
 		}
 		if err := SealUnsigned(a); err == nil || a.Raw != nil {
-			t.Errorf("%s: sealed (%v)", c.field, err)
+			t.Errorf("%s: sealed (%v)", c.says, err)
 		}
 		_, _, err := ParseAdvert(envelope(t, uncheckedAdvert(t, a)))
-		if !errors.Is(err, ErrMalformed) || !strings.HasPrefix(err.Error(), "malformed message: advert: body: "+c.field+": ") {
-			t.Errorf("parse: the error does not name %s: %v", c.field, err)
+		if !errors.Is(err, ErrMalformed) || !strings.HasPrefix(err.Error(), "malformed message: advert: body: ") || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("parse: the error does not say %q: %v", c.says, err)
 		}
 	}
-	a := fullAdvert()
-	a.Services[0].Name = "\xff"
-	if _, err := EncodeAdvert(a); !errors.Is(err, errUTF8) {
-		t.Errorf("a name that no reader would take was encoded: %v", err)
+	for _, edit := range []func(*routing.Service){
+		func(s *routing.Service) { s.Tags = map[string]string{"a": "\xff"} },
+		func(s *routing.Service) { s.Tags = map[string]string{"\xff": "a"} },
+	} {
+		a := fullAdvert()
+		edit(&a.Services[0])
+		if _, err := EncodeAdvert(a); !errors.Is(err, errUTF8) {
+			t.Errorf("text that no reader would take was encoded: %v", err)
+		}
 	}
 }
 
