@@ -1,0 +1,278 @@
+package routing
+
+import (
+	"container/list"
+	"time"
+)
+
+// Config is what a Core is made from. Zero values of all but Self stand for
+// the defaults of docs/protocol-routing.md section 5.8.
+type Config struct {
+	// Self is this node's id; it must be valid.
+	Self NodeID
+	// Epoch is this start's number, at least 1. The caller counts it on disk.
+	Epoch uint64
+	// Nonce is where the sequence numbers begin: a random number of this
+	// start, so that two nodes that share an id by mistake differ in their
+	// versions and notice each other.
+	Nonce uint32
+	// Seal sets Raw, the signed form, of an advert that this node originates.
+	// It is called from within the Core's methods. Nil leaves Raw empty.
+	Seal func(*Advert)
+
+	HoldMin, HoldMax time.Duration // pause between two changes told: 100 ms, doubling to 5 s
+	Quiet            time.Duration // without a change, after which the pause is HoldMin again: 10 s
+	Expiry           time.Duration // an unreachable node is shown: 60 min
+	Tombstone        time.Duration // its versions are kept after that: 24 h
+	DigestInterval   time.Duration // least time between two digests to a neighbour on one link: 10 s
+	ComputeMin       time.Duration // least time between a change and computing paths: 1 ms
+	ComputeMax       time.Duration // the same on a large mesh: 200 ms
+	Window           int           // adverts in flight to one neighbour: 64
+	MaxOrigins       int           // routers in the database: 20,000; at most 65,536
+	MaxBytes         int           // about what the database may take: 128 MiB
+}
+
+func (cfg *Config) setDefaults() {
+	or := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	or(&cfg.HoldMin, 100*time.Millisecond)
+	or(&cfg.HoldMax, 5*time.Second)
+	or(&cfg.Quiet, 10*time.Second)
+	or(&cfg.Expiry, time.Hour)
+	or(&cfg.Tombstone, 24*time.Hour)
+	or(&cfg.DigestInterval, 10*time.Second)
+	or(&cfg.ComputeMin, time.Millisecond)
+	or(&cfg.ComputeMax, 200*time.Millisecond)
+	if cfg.Epoch == 0 {
+		cfg.Epoch = 1
+	}
+	if cfg.Window == 0 {
+		cfg.Window = 64
+	}
+	if cfg.MaxOrigins == 0 {
+		cfg.MaxOrigins = 20_000
+	}
+	cfg.MaxOrigins = min(cfg.MaxOrigins, maxGraph)
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 128 << 20
+	}
+}
+
+// Core is the link-state database of one router and what follows from it:
+// what to tell whom, and which way to each node. It has no I/O, clock or
+// goroutine of its own: its owner calls it with the time, which must come from a
+// monotonic clock (an earlier time than before counts as the one before), and
+// after each call takes the sends and events. It is not safe for concurrent use;
+// the tables that it gives out are.
+type Core struct {
+	cfg Config
+	now time.Time
+
+	nodes   map[NodeID]*node
+	origins []*origin  // sorted by id, tombstones too
+	leaves  []*leaf    // sorted by id
+	self    *origin    //
+	lost    *list.List // of *origin: unreachable, longest first
+	tombs   *list.List // of *origin: dropped, longest first
+	gone    *list.List // of *leaf: without a home, longest first
+	touched []*leaf    // to be looked at by settleLeaves
+	size    int        // bytes that all fragments take, about
+
+	links []*link // sorted by peer
+
+	// What this node says of itself, and what it has told.
+	local    Local
+	attached map[NodeID]Attachment
+	own      []ownFragment
+	flags    flags
+	changed  bool // local, links or attached may differ from what was told
+	epoch    uint64
+	jump     uint64 // the epoch to go on with, if above epoch
+	hold     time.Duration
+	toldAt   time.Time
+
+	// Paths.
+	stale     bool // something that tables show has changed
+	topology  bool // links have changed, too
+	computeAt time.Time
+	ranAt     time.Time
+	pause     time.Duration // after a computation
+	graph     *graph
+	paths     *paths
+	table     *Table // nil when it has to be made anew
+
+	hash   Hash
+	hashed bool
+
+	events []Event
+	fights []time.Time // when the epoch was contested, in the last minute
+	told   struct{ epoch, duplicate, full, entry time.Time }
+}
+
+// New returns the core of a router that has no links yet.
+func New(cfg Config, now time.Time) *Core {
+	cfg.setDefaults()
+	c := &Core{
+		cfg:      cfg,
+		now:      now,
+		nodes:    make(map[NodeID]*node),
+		lost:     list.New(),
+		tombs:    list.New(),
+		gone:     list.New(),
+		attached: make(map[NodeID]Attachment),
+		own:      []ownFragment{{seq: uint64(cfg.Nonce), dirty: true}},
+		changed:  true,
+		epoch:    cfg.Epoch,
+		pause:    cfg.ComputeMin,
+	}
+	c.self = c.newOrigin(cfg.Self)
+	c.lost.Remove(c.self.queued)
+	c.self.queued, c.self.reachable = nil, true
+	c.compute()
+	return c
+}
+
+// tick sets the time that a call happens at.
+func (c *Core) tick(now time.Time) {
+	if now.After(c.now) {
+		c.now = now
+	}
+}
+
+// touch notes that tables are out of date, and whether paths are.
+func (c *Core) touch(topology bool) {
+	at := c.now.Add(c.cfg.ComputeMin)
+	if next := c.ranAt.Add(c.pause); next.After(at) {
+		at = next
+	}
+	if !c.stale || at.Before(c.computeAt) {
+		c.computeAt = at
+	}
+	c.stale = true
+	c.topology = c.topology || topology
+}
+
+// settle does what is due.
+func (c *Core) settle() {
+	if c.changed && !c.now.Before(c.originateAt()) {
+		c.originate()
+	}
+	if c.stale && !c.now.Before(c.computeAt) {
+		c.compute()
+	}
+}
+
+// compute brings paths, and what follows from them, up to date.
+func (c *Core) compute() {
+	if c.topology {
+		c.graph = c.newGraph()
+		c.paths = c.graph.paths()
+		c.ranAt = c.now
+		// Ten times what a run takes, a tenth of a microsecond a node or link:
+		// no clock is needed, and all nodes of a mesh wait alike.
+		cost := time.Duration(len(c.graph.ids)+len(c.graph.arcs)/2) * 100 * time.Nanosecond
+		c.pause = min(max(10*cost, c.cfg.ComputeMin), c.cfg.ComputeMax)
+		c.settleOrigins()
+	}
+	c.settleLeaves()
+	c.stale, c.topology = false, false
+	c.table = nil
+}
+
+// settleOrigins finds out which origins are reachable now, and offers those
+// that became so to the neighbours that do not have them.
+func (c *Core) settleOrigins() {
+	for i, o := range c.graph.origins {
+		up := c.paths.dist[i] != unreachable
+		if up == o.reachable {
+			continue
+		}
+		c.setReachable(o, up)
+		c.touchLeavesOf(o)
+		if !up {
+			continue
+		}
+		for _, l := range c.links {
+			if _, ok := l.withheld[o]; ok {
+				delete(l.withheld, o)
+				c.offer(l, o)
+			}
+		}
+	}
+}
+
+// Advance does what is due at now: changes held back are told, paths are
+// computed, what has been unreachable for too long is dropped.
+func (c *Core) Advance(now time.Time) {
+	c.tick(now)
+	for e := c.lost.Front(); e != nil && c.due(e.Value.(*origin).since, c.cfg.Expiry); e = c.lost.Front() {
+		c.drop(e.Value.(*origin))
+	}
+	for e := c.tombs.Front(); e != nil && c.due(e.Value.(*origin).since, c.cfg.Tombstone); e = c.tombs.Front() {
+		c.remove(e.Value.(*origin))
+	}
+	for e := c.gone.Front(); e != nil && c.due(e.Value.(*leaf).goneAt, c.cfg.Expiry); e = c.gone.Front() {
+		c.removeLeaf(e.Value.(*leaf))
+	}
+	c.settle()
+}
+
+func (c *Core) due(since time.Time, after time.Duration) bool {
+	return !c.now.Before(since.Add(after))
+}
+
+// NextTimer returns when Advance has to be called next, or false when nothing
+// is to be waited for. What is due already is due at the time of the last call.
+func (c *Core) NextTimer() (time.Time, bool) {
+	next, ok := time.Time{}, false
+	earliest := func(t time.Time) {
+		if t.Before(c.now) {
+			t = c.now
+		}
+		if !ok || t.Before(next) {
+			next, ok = t, true
+		}
+	}
+	if c.changed {
+		earliest(c.originateAt())
+	}
+	if c.stale {
+		earliest(c.computeAt)
+	}
+	if e := c.lost.Front(); e != nil {
+		earliest(e.Value.(*origin).since.Add(c.cfg.Expiry))
+	}
+	if e := c.tombs.Front(); e != nil {
+		earliest(e.Value.(*origin).since.Add(c.cfg.Tombstone))
+	}
+	if e := c.gone.Front(); e != nil {
+		earliest(e.Value.(*leaf).goneAt.Add(c.cfg.Expiry))
+	}
+	return next, ok
+}
+
+// TakeSends returns what is to be sent now, in order, and forgets it. The owner
+// calls it after every other call.
+func (c *Core) TakeSends() []Send {
+	c.settle()
+	var sends []Send
+	for _, l := range c.links {
+		sends = c.take(sends, l)
+	}
+	return sends
+}
+
+// TakeEvents returns what has happened, in order, and forgets it. The owner
+// calls it before TakeSends, to store an epoch before it is used.
+func (c *Core) TakeEvents() []Event {
+	c.settle()
+	events := c.events
+	c.events = nil
+	return events
+}
+
+// Epoch returns the number that this node's next adverts carry.
+func (c *Core) Epoch() uint64 { return max(c.epoch, c.jump) }

@@ -1,0 +1,290 @@
+package routing
+
+import (
+	"bytes"
+	"container/list"
+	"slices"
+	"strings"
+	"time"
+)
+
+// node is an id that is named in the database: as an origin, as a leaf or only
+// as the far end of a link.
+type node struct {
+	id     NodeID
+	refs   int   // links in adverts that lead to it
+	rank   int32 // its place in the graph, -1 if it has none
+	origin *origin
+	leaf   *leaf
+}
+
+// origin is a router and what it says of itself.
+//
+//	        advert          computed: there is a path
+//	nothing ──────► lost ────────────────────────────► reachable
+//	   ▲            ▲  │ ◄────────────────────────────
+//	   │ Tombstone  │  │ Expiry       no path any more
+//	   │     advert │  ▼
+//	   └───────── dropped
+//
+// All fragments are of one epoch: the first advert of a new epoch replaces
+// everything that the origin said in the old one (docs/protocol-routing.md
+// section 5.2).
+type origin struct {
+	node      *node
+	epoch     uint64
+	frags     []fragment // by number; replaced as a whole, because tables share it
+	reachable bool
+	dropped   bool
+	since     time.Time     // of its state
+	queued    *list.Element // in Core.lost or Core.tombs, unless reachable
+	size      int
+}
+
+// fragment is one advert as stored. A stub is what a tombstone keeps of it:
+// its version.
+type fragment struct {
+	*Advert
+	ends []end // of Advert.Links; nil while they do not count
+	stub bool
+}
+
+type end struct {
+	node *node
+	cost Cost
+}
+
+func (o *origin) find(number uint16) (int, bool) {
+	return slices.BinarySearchFunc(o.frags, number, func(f fragment, n uint16) int {
+		return int(f.Fragment) - int(n)
+	})
+}
+
+// compare tells whether a is older than, the same as or newer than what we
+// have. Adverts of the same version whose bytes differ come from two nodes with
+// one id; an arbitrary but common order makes all routers keep the same one, so
+// that the other node hears of it.
+func (o *origin) compare(a *Advert) int {
+	if a.Epoch != o.epoch {
+		return Version{Epoch: a.Epoch}.Compare(Version{Epoch: o.epoch})
+	}
+	i, ok := o.find(a.Fragment)
+	if !ok {
+		return 1
+	}
+	if d := a.Version.Compare(o.frags[i].Version); d != 0 || o.frags[i].stub {
+		return d
+	}
+	return bytes.Compare(a.Raw, o.frags[i].Raw)
+}
+
+func byID(o *origin, id NodeID) int { return strings.Compare(string(o.node.id), string(id)) }
+
+// node returns the node of id, made if need be. Who makes it sets what it is
+// for and calls release when that ends.
+func (c *Core) node(id NodeID) *node {
+	n := c.nodes[id]
+	if n == nil {
+		n = &node{id: id, rank: -1}
+		c.nodes[id] = n
+	}
+	return n
+}
+
+func (c *Core) release(n *node) {
+	if n.refs == 0 && n.origin == nil && n.leaf == nil {
+		delete(c.nodes, n.id)
+	}
+}
+
+func (c *Core) origin(id NodeID) *origin {
+	if n := c.nodes[id]; n != nil {
+		return n.origin
+	}
+	return nil
+}
+
+// content returns the advert of k that can be sent, or nil.
+func (c *Core) content(k Key) *Advert {
+	o := c.origin(k.Origin)
+	if o == nil {
+		return nil
+	}
+	if i, ok := o.find(k.Fragment); ok && !o.frags[i].stub {
+		return o.frags[i].Advert
+	}
+	return nil
+}
+
+// newOrigin adds an origin, unreachable until a path is computed.
+func (c *Core) newOrigin(id NodeID) *origin {
+	o := &origin{node: c.node(id), since: c.now}
+	o.node.origin = o
+	i, _ := slices.BinarySearchFunc(c.origins, id, byID)
+	c.origins = slices.Insert(c.origins, i, o)
+	o.queued = c.lost.PushBack(o)
+	c.touch(true)
+	return o
+}
+
+// install stores a, which is newer than what we have of its key.
+func (c *Core) install(o *origin, a *Advert) {
+	if a.Epoch != o.epoch || o.dropped {
+		c.strip(o, a.Epoch != o.epoch)
+		o.epoch = a.Epoch
+	}
+	f := fragment{Advert: a}
+	if o != c.self { // our own links and leaves count as they are, told or not
+		f = c.attach(o, f)
+	}
+	frags := slices.Clone(o.frags)
+	i, ok := o.find(a.Fragment)
+	old := &Advert{}
+	if ok {
+		old = frags[i].Advert
+		c.detach(o, frags[i])
+		c.resize(o, -old.size())
+		frags[i] = f
+	} else {
+		frags = slices.Insert(frags, i, f)
+	}
+	o.frags = frags
+	c.resize(o, a.size())
+	c.touch(a.Draining != old.Draining || !slices.Equal(a.Links, old.Links))
+	c.hashed = false
+}
+
+// strip removes what an origin said in an epoch that is over, or, when it comes
+// back from being dropped in the same epoch, the stubs.
+func (c *Core) strip(o *origin, all bool) {
+	if o.dropped {
+		o.dropped, o.since = false, c.now
+		c.tombs.Remove(o.queued)
+		o.queued = c.lost.PushBack(o)
+	}
+	var kept []fragment
+	for _, f := range o.frags {
+		if !all && !f.stub {
+			kept = append(kept, c.attach(o, f))
+			continue
+		}
+		c.detach(o, f)
+		c.resize(o, -f.size())
+	}
+	o.frags = kept
+	c.touch(true)
+}
+
+// attach makes the links and leaves of a fragment known.
+func (c *Core) attach(o *origin, f fragment) fragment {
+	f.ends = make([]end, len(f.Links))
+	for i, l := range f.Links {
+		f.ends[i] = end{c.node(l.To), l.Cost}
+		f.ends[i].node.refs++
+	}
+	for _, l := range f.Leaves {
+		c.addHome(l.Leaf, o, l.Cost)
+	}
+	return f
+}
+
+// detach undoes attach.
+func (c *Core) detach(o *origin, f fragment) {
+	if f.ends == nil {
+		return
+	}
+	for _, e := range f.ends {
+		e.node.refs--
+		c.release(e.node)
+	}
+	for _, l := range f.Leaves {
+		c.removeHome(l.Leaf, o, l.Cost)
+	}
+}
+
+func (c *Core) resize(o *origin, by int) {
+	o.size += by
+	c.size += by
+}
+
+// makeRoom tells whether need more bytes, and one more origin if o is nil, fit
+// into the database. It gives up tombstones, then what has been unreachable
+// longest, but nothing reachable.
+func (c *Core) makeRoom(o *origin, need int) bool {
+	for c.size+need > c.cfg.MaxBytes || o == nil && len(c.origins) >= c.cfg.MaxOrigins {
+		e := firstBut(c.tombs, o)
+		if e == nil {
+			e = firstBut(c.lost, o)
+		}
+		if e == nil {
+			return false
+		}
+		c.remove(e.Value.(*origin))
+	}
+	return true
+}
+
+func firstBut(l *list.List, o *origin) *list.Element {
+	e := l.Front()
+	if e != nil && e.Value.(*origin) == o {
+		e = e.Next()
+	}
+	return e
+}
+
+// setReachable moves o between the states of its comment.
+func (c *Core) setReachable(o *origin, up bool) {
+	o.reachable, o.since = up, c.now
+	if up {
+		c.lost.Remove(o.queued)
+		o.queued = nil
+		c.events = append(c.events, NodeUp{Node: o.node.id})
+	} else {
+		o.queued = c.lost.PushBack(o)
+		c.events = append(c.events, NodeDown{Node: o.node.id})
+	}
+	c.hashed = false
+}
+
+// drop makes a tombstone of an unreachable origin. It keeps the versions, and
+// its first advert whole: should the origin come back with numbers that it
+// lost count of, that one tells it where to go on from.
+func (c *Core) drop(o *origin) {
+	o.dropped, o.since, o.node.rank = true, c.now, -1
+	c.lost.Remove(o.queued)
+	o.queued = c.tombs.PushBack(o)
+	frags := slices.Clone(o.frags)
+	for i, f := range frags {
+		c.detach(o, f)
+		frags[i].ends = nil
+		if i > 0 {
+			c.resize(o, -f.size())
+			frags[i] = fragment{Advert: &Advert{Key: f.Key, Version: f.Version}, stub: true}
+			c.resize(o, frags[i].size())
+		}
+	}
+	o.frags = frags
+	c.events = append(c.events, NodeForgotten{Node: o.node.id})
+	c.touch(true)
+}
+
+// remove forgets an origin without trace.
+func (c *Core) remove(o *origin) {
+	if o.dropped {
+		c.tombs.Remove(o.queued)
+	} else {
+		c.lost.Remove(o.queued)
+	}
+	for _, f := range o.frags {
+		c.detach(o, f)
+	}
+	c.resize(o, -o.size)
+	i, _ := slices.BinarySearchFunc(c.origins, o.node.id, byID)
+	c.origins = slices.Delete(c.origins, i, i+1)
+	for _, l := range c.links {
+		delete(l.withheld, o)
+	}
+	o.node.origin, o.node.rank = nil, -1
+	c.release(o.node)
+	c.touch(true)
+}

@@ -1,0 +1,146 @@
+package routing
+
+import (
+	"math"
+	"slices"
+)
+
+const (
+	// unreachable is the distance of what no path leads to.
+	unreachable = math.MaxUint64
+	// detour is added for each draining node in the middle of a path. It is
+	// more than any path costs, so such a node is passed only where there is
+	// no other way; dist % detour is the cost of the links alone.
+	detour = 1 << 46
+	// maxGraph is how many routers there may be so that neither the links of
+	// a path reach detour nor a path of detours overflows.
+	maxGraph = 1 << 16
+)
+
+// graph is what the database says of routers and the links between them. Nodes
+// are numbers, in the order of their ids; a link is two arcs of equal cost. It
+// never changes once made.
+type graph struct {
+	ids      []NodeID
+	origins  []*origin // for the core only
+	draining []bool
+	self     int32
+	first    []int32 // node n has arcs[first[n]:first[n+1]], by target
+	arcs     []arc
+}
+
+type arc struct {
+	to   int32
+	cost Cost
+}
+
+func (g *graph) from(n int32) []arc { return g.arcs[g.first[n]:g.first[n+1]] }
+
+// newGraph makes the graph of the links that both ends advertise, at the
+// higher of the two costs. Of its own links self knows better than its adverts,
+// which may be held back.
+func (c *Core) newGraph() *graph {
+	g := &graph{
+		ids:     make([]NodeID, 0, len(c.origins)),
+		origins: make([]*origin, 0, len(c.origins)),
+	}
+	for _, o := range c.origins {
+		if o.dropped {
+			continue
+		}
+		o.node.rank = int32(len(g.ids))
+		g.ids = append(g.ids, o.node.id)
+		g.origins = append(g.origins, o)
+	}
+	g.self = c.self.node.rank
+	g.draining = make([]bool, len(g.ids))
+	// Turning the arcs round sorts them: twice gives both directions by node.
+	in := c.said(g).reversed()
+	g.first, g.arcs = in.reversed().both(in)
+	return g
+}
+
+// said returns what each node says of its links.
+func (c *Core) said(g *graph) arcSet {
+	s := arcSet{first: make([]int32, 0, len(g.ids)+1)}
+	if c.graph != nil {
+		s.arcs = make([]arc, 0, len(c.graph.arcs)+256) // seldom many more than the last time
+	}
+	for n, o := range g.origins {
+		s.first = append(s.first, int32(len(s.arcs)))
+		if o == c.self {
+			for _, l := range c.links {
+				if p := c.nodes[l.peer]; p != nil && p.rank >= 0 {
+					s.arcs = append(s.arcs, arc{p.rank, l.cost})
+				}
+			}
+			continue
+		}
+		for _, f := range o.frags {
+			if f.Fragment == 0 {
+				g.draining[n] = f.Draining
+			}
+			for _, e := range f.ends {
+				if e.node.rank >= 0 {
+					s.arcs = append(s.arcs, arc{e.node.rank, e.cost})
+				}
+			}
+		}
+	}
+	s.first = append(s.first, int32(len(s.arcs)))
+	return s
+}
+
+// arcSet is a set of arcs in the form of a graph's.
+type arcSet struct {
+	first []int32
+	arcs  []arc
+}
+
+// reversed returns the set with each arc turned round; the arcs of each node
+// are sorted by their target.
+func (s arcSet) reversed() arcSet {
+	nodes := len(s.first) - 1
+	r := arcSet{first: make([]int32, nodes+1), arcs: make([]arc, len(s.arcs))}
+	for _, a := range s.arcs {
+		r.first[a.to+1]++
+	}
+	for n := range nodes {
+		r.first[n+1] += r.first[n]
+	}
+	next := slices.Clone(r.first)
+	for n := range nodes {
+		for _, a := range s.arcs[s.first[n]:s.first[n+1]] {
+			r.arcs[next[a.to]] = arc{int32(n), a.cost}
+			next[a.to]++
+		}
+	}
+	return r
+}
+
+// both keeps the arcs that are in the set in both directions, at their highest
+// cost. Both s and its reverse are sorted; an arc that an origin named
+// several times is merged.
+func (s arcSet) both(reverse arcSet) ([]int32, []arc) {
+	first := make([]int32, len(s.first))
+	arcs := make([]arc, 0, len(s.arcs))
+	for n := range len(s.first) - 1 {
+		out := s.arcs[s.first[n]:s.first[n+1]]
+		in := reverse.arcs[reverse.first[n]:reverse.first[n+1]]
+		for len(out) > 0 && len(in) > 0 {
+			to := min(out[0].to, in[0].to)
+			cost, counts := Cost(0), out[0].to == in[0].to
+			for ; len(out) > 0 && out[0].to == to; out = out[1:] {
+				cost = max(cost, out[0].cost)
+			}
+			for ; len(in) > 0 && in[0].to == to; in = in[1:] {
+				cost = max(cost, in[0].cost)
+			}
+			if counts {
+				arcs = append(arcs, arc{to, cost})
+			}
+		}
+		first[n+1] = int32(len(arcs))
+	}
+	return first, arcs
+}
