@@ -1,0 +1,55 @@
+// Package ansiblerunner is the work type that runs ansible-runner's worker: its
+// payload is the stream that `ansible-runner transmit` writes, its results are
+// the stream that `ansible-runner process` reads.
+package ansiblerunner
+
+import (
+	"fmt"
+	"maps"
+	"os/exec"
+	"slices"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/worktypes"
+)
+
+// Name is what submitters call the type.
+const Name = "ansible-runner"
+
+// grace is how long the worker has to end a play that is canceled. It looks for
+// its signal once in up to five seconds, then kills the play and still has to
+// pack the artifacts.
+const grace = 20 * time.Second
+
+// Find returns the type if there is a runner on this machine. The error, which
+// wraps exec.ErrNotFound, says what to install.
+func Find() (worktypes.Type, error) {
+	path, err := exec.LookPath("ansible-runner")
+	if err != nil {
+		return nil, fmt.Errorf("no ansible-runner on PATH: install it (Debian: python3-ansible-runner with ansible-core; pip: ansible-runner ansible-core): %w", err)
+	}
+	return runner{path: path}, nil
+}
+
+// runner is the type by means of the Python tool at path.
+type runner struct{ path string }
+
+// Name implements worktypes.Type.
+func (runner) Name() string { return Name }
+
+// Plan implements worktypes.Type. The private data directory lies in the unit's
+// scratch directory, so that it goes with the unit even when the worker is
+// killed before it can remove it. Standard error is kept out of the results:
+// a warning in the middle of the stream would end it for every reader.
+func (r runner) Plan(spec worktypes.Spec, scratch string) (worktypes.Plan, error) {
+	for _, key := range slices.Sorted(maps.Keys(spec.Params)) {
+		return worktypes.Plan{}, fmt.Errorf("%w: work type %q takes no %q: all that it needs is in the payload", worktypes.ErrForbiddenParams, Name, key)
+	}
+	return worktypes.Plan{
+		Name:           "ansible-runner worker",
+		Argv:           []string{r.path, "worker", "--private-data-dir", scratch + "/private", "--delete"},
+		Scratch:        true,
+		Grace:          grace,
+		SeparateStderr: true,
+	}, nil
+}

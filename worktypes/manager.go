@@ -1,0 +1,332 @@
+package worktypes
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Defaults of Options.
+const (
+	// DefaultGrace is how long a canceled job has to end by itself.
+	DefaultGrace = 10 * time.Second
+	// killTime is how long SIGKILL may take to end a job; what is there then
+	// sits in the kernel and cannot be helped.
+	killTime = 10 * time.Second
+)
+
+// Options are a Manager's settings; the zero value is usable.
+type Options struct {
+	Log   *slog.Logger     // nil: nothing is logged
+	Grace time.Duration    // between SIGINT and SIGKILL where a plan does not say; 0: DefaultGrace
+	Now   func() time.Time // for the times in a Status; nil: time.Now
+}
+
+// Manager owns a data directory and does the jobs in it. Its methods may be
+// called by any goroutine. Open starts it; nothing has to be run; Close ends
+// it, after the callers that submit and before the process exits.
+type Manager struct {
+	store    store
+	types    *Registry
+	log      *slog.Logger
+	grace    time.Duration
+	now      func() time.Time
+	lock     *os.File
+	follower *follower
+
+	closing chan struct{} // closed when Close begins: end the jobs
+	hurry   chan struct{} // closed when Close has no more time: kill them
+	closed  chan struct{} // closed when no job runs any more
+	jobs    sync.WaitGroup
+
+	mu    sync.Mutex // guards what is below; never held over I/O
+	units map[string]*unit
+	shut  bool
+}
+
+// Open takes a data directory, makes it where it is missing, and reads the
+// units in it. A unit that cannot be read is there as Failed with a Detail that
+// begins with DAMAGED; the others work. A unit that ran when the last process
+// ended is Failed with a Detail that begins with LOST.
+//
+// The error wraps ErrInUse when another process uses the directory.
+func Open(dir string, types *Registry, opt Options) (*Manager, error) {
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{
+		types:   types,
+		log:     opt.Log,
+		grace:   opt.Grace,
+		now:     opt.Now,
+		lock:    lock,
+		closing: make(chan struct{}),
+		hurry:   make(chan struct{}),
+		closed:  make(chan struct{}),
+		units:   map[string]*unit{},
+	}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	if m.grace == 0 {
+		m.grace = DefaultGrace
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	m.follower = newFollower(m.log)
+	if m.store, err = openStore(dir); err == nil {
+		err = m.recover()
+	}
+	if err != nil {
+		_ = unlockDir(lock)
+		return nil, err
+	}
+	return m, nil
+}
+
+// recover reads the units of an earlier process.
+func (m *Manager) recover() error {
+	ids, strangers, err := m.store.ids()
+	if err != nil {
+		return err
+	}
+	if len(strangers) > 0 {
+		m.log.Warn("left alone what is no work unit", "dir", m.store.units, "names", strangers)
+	}
+	for _, id := range ids {
+		m.units[id] = m.recoverUnit(id)
+	}
+	return nil
+}
+
+// Close ends the Manager: no unit is started any more, running jobs are
+// interrupted, have their grace until ctx is over, and are then killed and
+// Failed. It returns when nothing of them is left, and lets go of the directory.
+// Results and Watch of units that never started end too.
+func (m *Manager) Close(ctx context.Context) error {
+	m.mu.Lock()
+	if m.shut {
+		m.mu.Unlock()
+		<-m.closed
+		return nil
+	}
+	m.shut = true
+	m.mu.Unlock()
+	close(m.closing)
+	stop := context.AfterFunc(ctx, func() { close(m.hurry) })
+	m.jobs.Wait()
+	stop()
+	close(m.closed)
+	for _, u := range m.all() {
+		u.closeSubscribers()
+	}
+	m.follower.close()
+	return unlockDir(m.lock)
+}
+
+// Types returns the names of the work types, sorted.
+func (m *Manager) Types() []string { return m.types.Names() }
+
+// Submit makes a unit, Pending and on disk when it returns. The same spec again
+// gives the same unit, whatever state it is in by now, so that a submit may be
+// repeated when its answer was lost. Errors wrap ErrBadSpec, ErrUnknownType,
+// ErrForbiddenParams, ErrConflict (the id stands for another spec or owner) or
+// ErrClosed.
+func (m *Manager) Submit(spec Spec) (Status, error) {
+	if spec.Job == "" {
+		spec.Job = spec.ID
+	}
+	if err := spec.Validate(); err != nil {
+		return Status{}, err
+	}
+	t, err := m.types.Lookup(spec.Type)
+	if err != nil {
+		return Status{}, err
+	}
+	if _, err := t.Plan(spec, m.scratch(spec.ID)); err != nil {
+		return Status{}, fmt.Errorf("unit %s: %w", spec.ID, err)
+	}
+	m.mu.Lock()
+	if m.shut {
+		m.mu.Unlock()
+		return Status{}, ErrClosed
+	}
+	u := m.units[spec.ID]
+	if u == nil {
+		return m.create(spec) // unlocks
+	}
+	m.mu.Unlock()
+	return u.again(spec)
+}
+
+// create makes a new unit. It is called with m.mu held and releases it: whoever
+// finds the unit before it is on disk waits for u.op.
+func (m *Manager) create(spec Spec) (Status, error) {
+	u := m.newUnit(spec, m.now())
+	u.op.Lock()
+	defer u.op.Unlock()
+	m.units[spec.ID] = u
+	m.mu.Unlock()
+	if err := m.store.create(specRecord{Spec: spec, Created: u.status.Created}); err != nil {
+		u.gone = err
+		m.forget(spec.ID)
+		return Status{}, err
+	}
+	u.log.Info("work unit accepted", "type", spec.Type, "owner", spec.Owner)
+	return u.Status(), nil
+}
+
+// Payload opens a Pending unit's standard input for writing. A unit whose
+// payload is not committed cannot be started; one without a payload reads an
+// empty input. Errors wrap ErrUnknownUnit, ErrNotPending, or ErrBusy when it is
+// being written already.
+func (m *Manager) Payload(id string) (*Payload, error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return nil, err
+	}
+	return u.openPayload()
+}
+
+// Start starts a Pending unit. Errors wrap ErrUnknownUnit, ErrNotPending when it
+// was started before or has ended (so that a repeated start is seen for what it
+// is), ErrBusy while its payload is being written, or ErrClosed. Any other error
+// means that its process could not be started; the unit is Failed then.
+func (m *Manager) Start(id string) error {
+	u, err := m.unit(id)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	if m.shut {
+		m.mu.Unlock()
+		return ErrClosed
+	}
+	m.jobs.Add(1)
+	m.mu.Unlock()
+	job, err := u.start()
+	if err != nil {
+		m.jobs.Done()
+		return err
+	}
+	go func() {
+		defer m.jobs.Done()
+		u.supervise(job)
+	}()
+	return nil
+}
+
+// Status tells of one unit. The error wraps ErrUnknownUnit.
+func (m *Manager) Status(id string) (Status, error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return Status{}, err
+	}
+	return u.Status(), nil
+}
+
+// Spec returns what a unit was submitted with. The error wraps ErrUnknownUnit.
+// The params may hold secrets.
+func (m *Manager) Spec(id string) (Spec, error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return Spec{}, err
+	}
+	return u.spec, nil
+}
+
+// List tells of all units, the oldest first.
+func (m *Manager) List() []Status {
+	all := m.all()
+	list := make([]Status, len(all))
+	for i, u := range all {
+		list[i] = u.Status()
+	}
+	return list
+}
+
+// Watch returns a channel that gives the unit's status now and after each
+// change of state. A receiver that is slow gets the latest, not each. The channel is
+// closed after a terminal state, when ctx is over and when the Manager is
+// closed. The error wraps ErrUnknownUnit.
+func (m *Manager) Watch(ctx context.Context, id string) (<-chan Status, error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return nil, err
+	}
+	return u.subscribe(ctx), nil
+}
+
+// Cancel ends a unit: one that is Pending is Canceled at once; a job that runs
+// gets SIGINT, its grace, and then the end of everything that it started. It
+// returns when the request is taken; Watch tells when it is done. A
+// unit that has ended stays as it is, without an error. The error wraps
+// ErrUnknownUnit.
+func (m *Manager) Cancel(id string) error {
+	u, err := m.unit(id)
+	if err != nil {
+		return err
+	}
+	return u.requestCancel()
+}
+
+// Release removes a unit with all that is kept of it, and cancels it before
+// where it has not ended. Readers that have its results open read on to the
+// end. It waits for a running job's end until ctx is over: the error wraps
+// ctx's then, and the unit stays (canceled). Else the error wraps ErrUnknownUnit or
+// is that of the file system.
+func (m *Manager) Release(ctx context.Context, id string) error {
+	u, err := m.unit(id)
+	if err != nil {
+		return err
+	}
+	if err := u.requestCancel(); err != nil {
+		return err
+	}
+	select {
+	case <-u.ended:
+	case <-ctx.Done():
+		return fmt.Errorf("release unit %s: its job has not ended yet: %w", id, ctx.Err())
+	}
+	return u.release()
+}
+
+func (m *Manager) scratch(id string) string { return m.store.path(id) + "/" + scratchDir }
+
+// unit finds a unit. An id that is no id gets an error of its own kind, so that
+// "../.." is never part of a path.
+func (m *Manager) unit(id string) (*unit, error) {
+	if err := ValidateID(id); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u := m.units[id]; u != nil {
+		return u, nil
+	}
+	return nil, fmt.Errorf("%w: %s", ErrUnknownUnit, id)
+}
+
+func (m *Manager) forget(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.units, id)
+}
+
+func (m *Manager) all() []*unit {
+	m.mu.Lock()
+	all := make([]*unit, 0, len(m.units))
+	for _, u := range m.units {
+		all = append(all, u)
+	}
+	m.mu.Unlock()
+	slices.SortFunc(all, func(a, b *unit) int { return strings.Compare(a.spec.ID, b.spec.ID) })
+	return all
+}

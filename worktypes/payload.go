@@ -1,0 +1,151 @@
+package worktypes
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"os"
+)
+
+// Payload writes a unit's standard input. It belongs to one goroutine. It ends in
+// exactly one of three ways: Commit, after which the unit may be started; Abort
+// or Close, after which the unit is Failed and never started; or the end of the
+// unit (Cancel), after which its methods return an error.
+type Payload struct {
+	u    *unit
+	f    *os.File
+	hash hash.Hash
+	size int64
+	done bool
+}
+
+// errPayloadDone is use of a payload that has ended.
+var errPayloadDone = errors.New("the payload has ended")
+
+func (u *unit) openPayload() (*Payload, error) {
+	u.op.Lock()
+	defer u.op.Unlock()
+	if err := u.checkPending(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(u.file(stdinPartFile), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("unit %s: payload: %w", u.spec.ID, err)
+	}
+	u.payload = &Payload{u: u, f: f, hash: sha256.New()}
+	return u.payload, nil
+}
+
+// checkPending is called with u.op held.
+func (u *unit) checkPending() error {
+	if u.gone != nil {
+		return u.gone
+	}
+	if st := u.state().State; st != Pending {
+		return fmt.Errorf("%w: %s is %s", ErrNotPending, u.spec.ID, st)
+	}
+	if u.payload != nil {
+		return fmt.Errorf("%w: the payload of unit %s is being written", ErrBusy, u.spec.ID)
+	}
+	return nil
+}
+
+// Write appends to the payload. An error that wraps ErrNotPending means that
+// the unit was canceled meanwhile; any other is the disk's, and the unit is
+// Failed with it.
+func (p *Payload) Write(b []byte) (int, error) {
+	select {
+	case <-p.u.ended:
+		return 0, p.over()
+	default:
+	}
+	if p.done {
+		return 0, errPayloadDone
+	}
+	n, err := p.f.Write(b)
+	p.hash.Write(b[:n])
+	p.size += int64(n)
+	if err != nil {
+		err = fmt.Errorf("unit %s: payload: %w", p.u.spec.ID, err)
+		_ = p.Abort(err.Error())
+	}
+	return n, err
+}
+
+// Size is how many bytes were written.
+func (p *Payload) Size() int64 { return p.size }
+
+// Sum is the SHA-256 of what was written.
+func (p *Payload) Sum() [sha256.Size]byte { return [sha256.Size]byte(p.hash.Sum(nil)) }
+
+// Commit ends the payload as complete, on disk when it returns. size and sum are
+// what its submitter says that it sent; when they are not what was written, the
+// unit is Failed and the error wraps ErrBadPayload. A caller that has no such
+// word, only an end that it trusts, passes Size and Sum.
+func (p *Payload) Commit(size int64, sum [sha256.Size]byte) error {
+	if p.done {
+		return errPayloadDone
+	}
+	if err := p.commit(size, sum); err != nil {
+		_ = p.Abort(err.Error())
+		return err
+	}
+	return nil
+}
+
+func (p *Payload) commit(size int64, sum [sha256.Size]byte) error {
+	id := p.u.spec.ID
+	if size != p.size {
+		return fmt.Errorf("%w: unit %s: %d bytes came of %d", ErrBadPayload, id, p.size, size)
+	}
+	if sum != p.Sum() {
+		return fmt.Errorf("%w: unit %s: %d bytes came, with another SHA-256", ErrBadPayload, id, p.size)
+	}
+	if err := p.f.Sync(); err != nil {
+		return fmt.Errorf("unit %s: payload: %w", id, err)
+	}
+	p.u.op.Lock()
+	defer p.u.op.Unlock()
+	if p.u.state().State != Pending {
+		return p.over()
+	}
+	// The directory is synced with the status that Running writes.
+	if err := os.Rename(p.u.file(stdinPartFile), p.u.file(stdinFile)); err != nil {
+		return fmt.Errorf("unit %s: payload: %w", id, err)
+	}
+	p.finish()
+	return nil
+}
+
+// Abort ends the payload as incomplete: the unit is Failed with the reason as
+// its Detail, and never started. After Commit or Abort it does nothing.
+func (p *Payload) Abort(reason string) error {
+	p.u.op.Lock()
+	defer p.u.op.Unlock()
+	if p.done {
+		return nil
+	}
+	p.finish()
+	if p.u.state().State != Pending || p.u.gone != nil {
+		return nil
+	}
+	return p.u.end(func(s *Status) { s.State, s.Detail = Failed, reason })
+}
+
+// Close is Abort for a payload that was not committed, so that a submitter that
+// goes away is never the end of an input.
+func (p *Payload) Close() error {
+	return p.Abort(fmt.Sprintf("the submitter went away after %d bytes of the payload; the job was not started", p.size))
+}
+
+// finish is called with u.op held.
+func (p *Payload) finish() {
+	p.done = true
+	p.f.Close()
+	p.u.payload = nil
+}
+
+func (p *Payload) over() error {
+	return fmt.Errorf("%w: unit %s is %s", ErrNotPending, p.u.spec.ID, p.u.state().State)
+}

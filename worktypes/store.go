@@ -1,0 +1,241 @@
+package worktypes
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The files of a unit, in <data dir>/units/<id>/ (docs/work.md section 2).
+const (
+	specFile      = "spec.json"
+	statusFile    = "status.json"
+	stdinFile     = "stdin"
+	stdinPartFile = "stdin.part" // a payload that was not committed
+	stdoutFile    = "stdout"
+	stderrFile    = "stderr"
+	scratchDir    = "scratch"
+)
+
+// Directories whose names begin so are not units: one being made, one being
+// removed. What a crash leaves of them is removed at the next start.
+const (
+	newPrefix     = ".new-"
+	releasePrefix = ".released-"
+)
+
+// specRecord is spec.json.
+type specRecord struct {
+	Spec
+	Created time.Time
+}
+
+// store is the directory of units. It has no state of its own.
+type store struct {
+	units string
+}
+
+// lockDir makes the data directory and takes it for this process. The lock
+// goes with the returned file, also when the process is killed.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make data directory: %w", err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		pid, _ := io.ReadAll(io.LimitReader(f, 20))
+		f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
+		}
+		return nil, fmt.Errorf("%w: %s is used by process %s; stop it, or give this node a data directory of its own",
+			ErrInUse, dir, strings.TrimSpace(string(pid)))
+	}
+	// For the message above; the lock itself does not need it.
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	}
+	return f, nil
+}
+
+// unlockDir gives the directory up. Closing alone would not: a child that is
+// just being forked shares the lock until it becomes another program.
+func unlockDir(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	return errors.Join(err, f.Close())
+}
+
+func openStore(dir string) (store, error) {
+	s := store{units: filepath.Join(dir, "units")}
+	if err := os.MkdirAll(s.units, 0o700); err != nil {
+		return s, fmt.Errorf("make directory of units: %w", err)
+	}
+	return s, nil
+}
+
+func (s store) path(id string) string { return filepath.Join(s.units, id) }
+
+// ids lists the units and removes what a crash left half-made or half-removed.
+// Other names are returned as strangers.
+func (s store) ids() (ids, strangers []string, err error) {
+	entries, err := os.ReadDir(s.units)
+	if err != nil {
+		return nil, nil, fmt.Errorf("list units: %w", err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case strings.HasPrefix(name, newPrefix), strings.HasPrefix(name, releasePrefix):
+			if err := os.RemoveAll(s.path(name)); err != nil {
+				return nil, nil, fmt.Errorf("remove left-over: %w", err)
+			}
+		case ValidateID(name) != nil:
+			strangers = append(strangers, name)
+		default:
+			ids = append(ids, name)
+		}
+	}
+	return ids, strangers, nil
+}
+
+// create makes a unit's directory with its spec, durably: it is there whole or
+// not at all.
+func (s store) create(rec specRecord) error {
+	tmp := s.path(newPrefix + rec.ID)
+	if err := s.fill(tmp, rec); err != nil {
+		_ = os.RemoveAll(tmp)
+		return fmt.Errorf("make unit %s: %w", rec.ID, err)
+	}
+	return nil
+}
+
+func (s store) fill(tmp string, rec specRecord) error {
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(tmp, stdoutFile), os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	if err := writeJSON(tmp, specFile, rec); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, s.path(rec.ID)); err != nil {
+		return err
+	}
+	return syncDir(s.units)
+}
+
+// load reads a unit back. A unit without a status was not started.
+func (s store) load(id string) (specRecord, *Status, error) {
+	var rec specRecord
+	if err := readJSON(s.path(id), specFile, &rec); err != nil {
+		return rec, nil, err
+	}
+	if rec.ID != id || rec.Type == "" {
+		return rec, nil, fmt.Errorf("%s: it is the spec of %.64q, type %.64q", specFile, rec.ID, rec.Type)
+	}
+	var st Status
+	switch err := readJSON(s.path(id), statusFile, &st); {
+	case errors.Is(err, fs.ErrNotExist):
+		return rec, nil, nil
+	case err != nil:
+		return rec, nil, err
+	case st.ID != id:
+		return rec, nil, fmt.Errorf("%s: it is the status of %.64q", statusFile, st.ID)
+	}
+	return rec, &st, nil
+}
+
+// hide takes a unit out of sight, all at once.
+func (s store) hide(id string) error {
+	gone := s.path(releasePrefix + id)
+	if err := os.Rename(s.path(id), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("release unit %s: %w", id, err)
+	}
+	return nil
+}
+
+// purge removes the files of a unit that is out of sight.
+func (s store) purge(id string) error {
+	if err := os.RemoveAll(s.path(releasePrefix + id)); err != nil {
+		return fmt.Errorf("release unit %s: %w", id, err)
+	}
+	return nil
+}
+
+// writeJSON writes a file so that a reader, also one after a crash, sees the
+// old content or the new, never a part.
+func writeJSON(dir, name string, v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", name, err)
+	}
+	path := filepath.Join(dir, name)
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		_ = os.Remove(tmp)
+		return err
+	}
+	return syncDir(dir)
+}
+
+// readJSON reads what writeJSON wrote.
+func readJSON(dir, name string, v any) error {
+	f, err := os.Open(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const max = 4 * MaxSpecSize // more is not ours
+	b, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err != nil {
+		return err
+	}
+	if len(b) > max {
+		return fmt.Errorf("%s: more than %d bytes", name, max)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// syncDir makes a directory's entries durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", dir, err)
+	}
+	return nil
+}
