@@ -317,6 +317,7 @@ func TestIdleLinksStayUp(t *testing.T) {
 		if err := e.Attached(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		before := n.nodes["n0"].Status().Links
 		time.Sleep(24 * time.Hour)
 		after := n.nodes["n0"].Status().Links
@@ -416,7 +417,7 @@ func TestRestartedNodeReplacesItsDeadLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet(t)
 		n.start("hub")
-		n.start("a", "hub")
+		n.startWith(Config{ID: "a", Peers: []PeerConfig{{Address: n.addrs["hub"], Once: true}}})
 		n.reach("hub", "a")
 		// a's host loses power: the hub hears nothing more of it
 		old := n.nodes["a"].neighbour("hub")

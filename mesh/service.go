@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -23,7 +22,9 @@ type Listener struct {
 	service string
 	backlog chan *Conn
 	done    chan struct{}
-	once    sync.Once
+
+	mu     sync.Mutex // of closed, and of what is put into backlog
+	closed bool
 }
 
 // Listen takes streams that are opened to service on this node. The error
@@ -61,21 +62,28 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Close implements net.Listener. Streams that were accepted go on; those that
 // wait are closed.
 func (l *Listener) Close() error {
-	l.once.Do(func() {
-		l.mesh.mu.Lock()
-		delete(l.mesh.services, l.service)
-		l.mesh.mu.Unlock()
-		close(l.done)
-		for {
-			select {
-			case c := <-l.backlog:
-				c.Close()
-			default:
-				return
-			}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	l.mesh.forget(l.service)
+	close(l.done)
+	for {
+		select {
+		case c := <-l.backlog:
+			c.Close()
+		default:
+			return nil
 		}
-	})
-	return nil
+	}
+}
+
+func (m *Mesh) forget(service string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.services, service)
 }
 
 // Addr implements net.Listener with an Addr.
@@ -83,7 +91,7 @@ func (l *Listener) Addr() net.Addr { return Addr{l.mesh.cfg.ID, l.service} }
 
 // deliver answers an Open for this node and hands the stream to its service.
 // It returns when the stream is over, since its caller closes it.
-func (m *Mesh) deliver(ctx context.Context, stream net.Conn, open wire.Open) {
+func (m *Mesh) deliver(stream net.Conn, open wire.Open) {
 	accepted := wire.Answer{Node: m.cfg.ID, Path: []wire.Hop{{Node: m.cfg.ID}}}
 	if open.Service == "" {
 		m.answer(stream, accepted)
@@ -110,28 +118,26 @@ func (m *Mesh) deliver(ctx context.Context, stream net.Conn, open wire.Open) {
 	<-c.session.Gone()
 }
 
-// offer queues a stream for Accept; false means that it was closed or is full.
+// offer queues a stream for Accept; false means that the listener is closed or full.
 func (l *Listener) offer(c *Conn) bool {
-	select {
-	case <-l.done:
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
 		return false
+	}
+	select {
 	case l.backlog <- c:
+		return true
 	default:
 		return false
 	}
-	select {
-	case <-l.done:
-		c.Close() // Close may have emptied the queue before
-	default:
-	}
-	return true
 }
 
 // dialSelf opens a stream to a service of this node, through memory.
 func (m *Mesh) dialSelf(near, far net.Conn, open wire.Open) (net.Conn, wire.Answer) {
 	go func() {
 		defer far.Close()
-		m.deliver(m.running, far, open)
+		m.deliver(far, open)
 	}()
 	var answer wire.Answer
 	t, body, err := wire.ReadFrame(near, nil, wire.MaxFrame)
