@@ -64,7 +64,7 @@ func transmitDir(ctx context.Context, w io.Writer, in *inputs) error {
 		// The worker learns that the job will not come; if it cannot be told,
 		// the first error still is the one that counts.
 		return errors.Join(err, ignoreDone(ctx, errors.Join(
-			stream.WriteError(w, "Failed to read the private data directory: "+err.Error(), ""),
+			stream.WriteError(w, "Failed to pack the private data directory: "+err.Error(), ""),
 			stream.WriteEOF(w))))
 	}
 	defer tmp.Close()

@@ -229,3 +229,32 @@ func (s *scanner) digits() bool {
 	}
 	return s.at > start
 }
+
+// Plain returns text with NaN and the Infinities, which only Python takes for
+// numbers, replaced by null, so that encoding/json takes it. text must be
+// what Object accepts.
+func Plain(text []byte) []byte {
+	var out []byte
+	copied := 0
+	for s := (scanner{in: text}); s.at < len(text); {
+		if s.in[s.at] == '"' {
+			if s.str() != nil {
+				return text
+			}
+			continue
+		}
+		for _, word := range [...]string{"-Infinity", "Infinity", "NaN"} {
+			if bytes.HasPrefix(text[s.at:], []byte(word)) {
+				out = append(append(out, text[copied:s.at]...), "null"...)
+				s.at += len(word) - 1
+				copied = s.at + 1
+				break
+			}
+		}
+		s.at++
+	}
+	if copied == 0 {
+		return text
+	}
+	return append(out, text[copied:]...)
+}

@@ -78,6 +78,13 @@ func (r *Reader) Next() (Message, error) {
 	return m, nil
 }
 
+// Ready tells whether Next would return without waiting for the peer: a good
+// moment to flush what is buffered for others is when it would not.
+func (r *Reader) Ready() bool {
+	waiting, _ := r.br.Peek(r.br.Buffered()) // no error: they are there
+	return bytes.IndexByte(waiting, '\n') >= 0
+}
+
 // line returns a copy of the next line, or what there was of it with io.EOF.
 func (r *Reader) line() ([]byte, error) {
 	part, err := r.br.ReadSlice('\n')
