@@ -55,8 +55,8 @@ func asName(n *yaml.Node) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if len(s) > 255 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }) {
-		return "", fmt.Errorf("%.100q is no name: at most 255 bytes without spaces are allowed", s)
+	if len(s) > routing.MaxNameLen || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) }) {
+		return "", fmt.Errorf("%.100q is no name: at most %d bytes without spaces are allowed", s, routing.MaxNameLen)
 	}
 	return s, nil
 }
