@@ -56,15 +56,6 @@ var (
 	})
 )
 
-func kindFor(t Type) kind {
-	for _, k := range []kind{hello, cert, advert, attach, digest, ack, heartbeat, goaway, open, answer, fin, reset} {
-		if k.typ == t {
-			return k
-		}
-	}
-	panic(t)
-}
-
 // same ignores the difference between absent and empty lists.
 func same(a, b any) string {
 	return cmp.Diff(a, b, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(Hop{}))

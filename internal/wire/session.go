@@ -3,7 +3,7 @@ package wire
 import "github.com/ranvier-mesh/ranvier/routing"
 
 // The frames of a session (docs/protocol.md section 6.4). A Data frame has no
-// type here: its body is 1 to MaxData bytes of the stream, and
+// type here: its body is at most MaxData bytes of the stream, and
 // AppendHeader(dst, TypeData, n) is all there is to encode. No frame of a
 // session has a body above MaxData, which is the limit to read them with.
 
