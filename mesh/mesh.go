@@ -28,6 +28,7 @@ type Role = wire.Role
 // The roles a node can have.
 const (
 	Router    = wire.RoleRouter    // floods, forwards and is looked up
+	Leaf      = wire.RoleLeaf      // reachable by id through its peers; never forwards
 	Ephemeral = wire.RoleEphemeral // opens streams; nobody is told of it
 )
 

@@ -372,6 +372,26 @@ func TestEphemeralNodeFloodsNothing(t *testing.T) {
 	})
 }
 
+func TestLeafIsReachedThroughItsHomesAndNeverForwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet(t)
+		n.line(1)
+		n.startWith(Config{ID: "edge", Role: Leaf}, "n0", "n2")
+		n.reach("n1", "edge")
+		n.reach("edge", "n1")
+		n.nodes["n1"].stop() // n0 and n2 are now linked by the leaf alone
+		delete(n.nodes, "n1")
+		time.Sleep(time.Second)
+		var refused *RefusedError
+		if _, _, err := n.nodes["n0"].Ping(t.Context(), "n2"); !errors.As(err, &refused) || refused.Code != NoRoute {
+			t.Errorf("ping through a leaf: %v", err)
+		}
+		n.reach("n0", "edge")
+		n.reach("n2", "edge")
+		n.reach("edge", "n2")
+	})
+}
+
 func TestPeerThatCannotBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet(t)

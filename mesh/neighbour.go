@@ -59,8 +59,11 @@ func (n *neighbour) run(ctx context.Context) error {
 	}
 	m := n.mesh
 	m.log.Info("link up", "node", n.id, "address", n.link.RemoteAddr(), "role", n.hello.Role, "cost", n.cost)
-	if n.routers() {
+	switch {
+	case n.routers():
 		m.change(ctx, func(c *routing.Core, now time.Time) { c.AddLink(now, n.id, n.cost) })
+	case m.cfg.Role == Leaf:
+		n.push(wire.Attach{Leaf: m.cfg.ID, Home: n.id, HomeEpoch: n.hello.Epoch})
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -71,9 +74,11 @@ func (n *neighbour) run(ctx context.Context) error {
 	context.AfterFunc(ctx, func() { n.link.Close() })
 	n.fail(g.Wait())
 
-	last := m.unregister(n)
-	if n.routers() && last {
-		m.change(m.running, func(c *routing.Core, now time.Time) { c.RemoveLink(now, n.id) })
+	if last := m.unregister(n); last && m.cfg.Role == Router {
+		m.change(m.running, func(c *routing.Core, now time.Time) {
+			c.RemoveLink(now, n.id) // what the core does not know it ignores
+			c.RemoveLeaf(now, n.id)
+		})
 	}
 	close(n.gone)
 	m.log.Info("link down", "node", n.id, "cause", n.cause())
@@ -108,11 +113,7 @@ func (n *neighbour) refuse(err error) {
 // leave tells the peer that the link ends on purpose, and waits until that is
 // written or ctx ends.
 func (n *neighbour) leave(ctx context.Context, code wire.Code, reason string) {
-	frame, err := wire.GoAway{Code: code, Node: n.mesh.cfg.ID, Reason: reason}.Append(nil)
-	if err != nil {
-		return
-	}
-	n.out.push(frame)
+	n.push(wire.GoAway{Code: code, Node: n.mesh.cfg.ID, Reason: reason})
 	n.out.flushed(ctx, n.gone)
 }
 
@@ -143,17 +144,30 @@ func (n *neighbour) handle(msg any) error {
 		return &RefusedError{Code: msg.Code, Node: msg.Node, Reason: msg.Reason, what: "link to " + string(n.id)}
 	case wire.Heartbeat:
 		if msg.Ask {
-			n.beat(wire.Heartbeat{})
+			n.push(wire.Heartbeat{})
 		}
 		if msg.HasHash {
 			return n.toCore(msg.Hash)
 		}
+	case wire.Attach:
+		n.attach(msg)
 	case wire.Sealed:
 		return n.toCore(msg.Advert)
 	case routing.Message:
 		return n.toCore(msg)
 	}
 	return nil
+}
+
+// attach makes this node a home of the leaf at the other end.
+func (n *neighbour) attach(msg wire.Attach) {
+	m := n.mesh
+	if n.hello.Role != Leaf || m.cfg.Role != Router || msg.Leaf != n.id || msg.Home != m.cfg.ID {
+		return // nobody attaches another, or to another
+	}
+	m.change(m.running, func(c *routing.Core, now time.Time) {
+		c.AddLeaf(now, routing.Attachment{Leaf: n.id, Cost: n.cost, Sig: msg.Sig})
+	})
 }
 
 // toCore hands a router's message to the routing core and waits for its
@@ -213,12 +227,12 @@ func (n *neighbour) watch(ctx context.Context) error {
 		case n.routers() && now.Sub(compared) >= hashEvery:
 			compared = now
 			n.mesh.change(ctx, func(c *routing.Core, _ time.Time) {
-				n.beat(wire.Heartbeat{Hash: c.Hash(), HasHash: true})
+				n.push(wire.Heartbeat{Hash: c.Hash(), HasHash: true})
 			})
 		case !n.routers() && !quiet && silence >= heartbeat:
-			n.beat(wire.Heartbeat{Ask: true}) // it may count its streams otherwise and be quiet
+			n.push(wire.Heartbeat{Ask: true}) // it may count its streams otherwise and be quiet
 		case now.Sub(spoke) >= every:
-			n.beat(wire.Heartbeat{})
+			n.push(wire.Heartbeat{})
 		}
 	}
 }
@@ -226,10 +240,14 @@ func (n *neighbour) watch(ctx context.Context) error {
 // routers tells whether both ends are routers.
 func (n *neighbour) routers() bool { return n.hello.Role == Router && n.mesh.cfg.Role == Router }
 
-func (n *neighbour) beat(b wire.Heartbeat) {
-	if frame, err := b.Append(nil); err == nil {
-		n.out.push(frame)
+// push queues a message of the control stream.
+func (n *neighbour) push(msg interface{ Append([]byte) ([]byte, error) }) {
+	frame, err := msg.Append(nil)
+	if err != nil {
+		n.mesh.log.Error("message does not encode", "node", n.id, "err", err)
+		return
 	}
+	n.out.push(frame)
 }
 
 func (n *neighbour) acceptStreams(ctx context.Context) error {
