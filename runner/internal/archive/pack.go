@@ -170,6 +170,7 @@ func (p *packer) symlink(file, name string, t time.Time) error {
 func (p *packer) add(name string, method uint16, mode fs.FileMode, t time.Time, r io.Reader) error {
 	h := &zip.FileHeader{Name: name, Method: method}
 	h.SetMode(mode)
+	h.ExternalAttrs &^= 1 // DOS read-only, which Python leaves alone
 	setTimes(h, t)
 	w, err := p.zip.CreateHeader(h)
 	if err != nil {
