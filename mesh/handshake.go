@@ -19,7 +19,6 @@ const (
 	// silentFor is after how much silence a link is taken for dead when
 	// another process claims the same id.
 	silentFor = 1500 * time.Millisecond
-	protocol  = 1
 )
 
 // greet makes a neighbour of a link that this node dialled: it opens the
@@ -108,7 +107,7 @@ func guard(ctx context.Context, l link.Link, control net.Conn) func() {
 
 func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
 	frame, err := wire.Hello{
-		Protocol: protocol, ID: m.cfg.ID, Epoch: m.cfg.Epoch, Nonce: m.nonce, Role: m.cfg.Role,
+		Protocol: wire.Protocol, ID: m.cfg.ID, Epoch: m.cfg.Epoch, Nonce: m.nonce, Role: m.cfg.Role,
 		Cost: cost, Software: m.cfg.Software, Insecure: m.cfg.Insecure,
 	}.Append(nil)
 	if err != nil {
@@ -130,8 +129,8 @@ func (m *Mesh) readHello(control net.Conn, allowed []routing.NodeID) (wire.Hello
 		return hello, &RefusedError{Code: code, Node: m.cfg.ID, Reason: reason}
 	}
 	switch {
-	case hello.Protocol != protocol:
-		return refuse(wire.CodeVersion, "it speaks protocol version %d, this node speaks %d", hello.Protocol, protocol)
+	case hello.Protocol != wire.Protocol:
+		return refuse(wire.CodeVersion, "it speaks protocol version %d, this node speaks %d", hello.Protocol, wire.Protocol)
 	case hello.ID == m.cfg.ID:
 		return refuse(wire.CodeDuplicateID, "node id %s is this node's own: give each node an id of its own", hello.ID)
 	case len(allowed) > 0 && !slices.Contains(allowed, hello.ID):

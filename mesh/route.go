@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -91,9 +92,21 @@ func (m *Mesh) report(events []routing.Event) {
 	}
 }
 
-// Advertise sets what this node tells the mesh of itself. It does nothing on
-// an ephemeral node.
-func (m *Mesh) Advertise(ctx context.Context, services []routing.Service, workTypes []routing.WorkType) {
+// Advertise sets what this node tells the mesh of itself. The error says which
+// name or tag breaks a rule; then nothing changes. It does nothing on a node
+// that is no router.
+func (m *Mesh) Advertise(ctx context.Context, services []routing.Service, workTypes []routing.WorkType) error {
+	for _, s := range services {
+		if err := wire.CheckService(s); err != nil {
+			return fmt.Errorf("advertise service %q: %w", s.Name, err)
+		}
+	}
+	for _, w := range workTypes {
+		if err := wire.CheckWorkType(w); err != nil {
+			return fmt.Errorf("advertise work type %q: %w", w.Name, err)
+		}
+	}
 	local := routing.Local{Insecure: m.cfg.Insecure, Services: services, WorkTypes: workTypes}
 	m.change(ctx, func(c *routing.Core, now time.Time) { c.SetLocal(now, local) })
+	return nil
 }

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // acceptBacklog is how many streams may wait for a service's Accept.
@@ -30,8 +30,8 @@ type Listener struct {
 // Listen takes streams that are opened to service on this node. The error
 // wraps ErrServiceInUse, or says what is wrong with the name.
 func (m *Mesh) Listen(service string) (*Listener, error) {
-	if service == "" || len(service) > wire.MaxServiceLen || strings.ContainsFunc(service, func(r rune) bool { return r < ' ' }) {
-		return nil, fmt.Errorf("service name %q: 1 to %d printable characters are allowed", service, wire.MaxServiceLen)
+	if err := wire.CheckService(routing.Service{Name: service}); err != nil {
+		return nil, fmt.Errorf("listen on service %q: %w", service, err)
 	}
 	l := &Listener{mesh: m, service: service, backlog: make(chan *Conn, acceptBacklog), done: make(chan struct{})}
 	m.mu.Lock()
