@@ -196,10 +196,7 @@ func (c *Core) settleOrigins() {
 			continue
 		}
 		for _, l := range c.links {
-			if _, ok := l.withheld[o]; ok {
-				delete(l.withheld, o)
-				c.offer(l, o)
-			}
+			l.offerWithheld(o)
 		}
 	}
 }

@@ -133,20 +133,17 @@ func (c *Core) install(o *origin, a *Advert) {
 		c.strip(o, a.Epoch != o.epoch)
 		o.epoch = a.Epoch
 	}
-	f := fragment{Advert: a}
-	if o != c.self { // our own links and leaves count as they are, told or not
-		f = c.attach(o, f)
-	}
 	frags := slices.Clone(o.frags)
 	i, ok := o.find(a.Fragment)
-	old := &Advert{}
-	if ok {
-		old = frags[i].Advert
-		c.detach(o, frags[i])
-		c.resize(o, -old.size())
-		frags[i] = f
+	if !ok {
+		frags = slices.Insert(frags, i, fragment{Advert: &Advert{}, ends: []end{}})
 	} else {
-		frags = slices.Insert(frags, i, f)
+		c.resize(o, -frags[i].size())
+	}
+	old := frags[i]
+	frags[i] = fragment{Advert: a}
+	if o != c.self { // our own links and leaves count as they are, told or not
+		frags[i] = c.replace(o, old, a)
 	}
 	o.frags = frags
 	c.resize(o, a.size())
@@ -175,13 +172,50 @@ func (c *Core) strip(o *origin, all bool) {
 	c.touch(true)
 }
 
-// attach makes the links and leaves of a fragment known.
-func (c *Core) attach(o *origin, f fragment) fragment {
-	f.ends = make([]end, len(f.Links))
-	for i, l := range f.Links {
-		f.ends[i] = end{c.node(l.To), l.Cost}
-		f.ends[i].node.refs++
+// replace makes the links and leaves of a known in the place of those of old.
+// Of the leaves it looks at those that differ: hubs have many, and few change.
+func (c *Core) replace(o *origin, old fragment, a *Advert) fragment {
+	f := fragment{Advert: a, ends: old.ends}
+	if !slices.Equal(old.Links, a.Links) {
+		f.ends = c.addEnds(a.Links)
+		c.removeEnds(old.ends)
 	}
+	gone, come := old.Leaves, a.Leaves
+	same := func(a, b Attachment) bool { return a.Leaf == b.Leaf && a.Cost == b.Cost }
+	for len(gone) > 0 && len(come) > 0 && same(gone[0], come[0]) {
+		gone, come = gone[1:], come[1:]
+	}
+	for len(gone) > 0 && len(come) > 0 && same(gone[len(gone)-1], come[len(come)-1]) {
+		gone, come = gone[:len(gone)-1], come[:len(come)-1]
+	}
+	for _, l := range come {
+		c.addHome(l.Leaf, o, l.Cost)
+	}
+	for _, l := range gone {
+		c.removeHome(l.Leaf, o, l.Cost)
+	}
+	return f
+}
+
+func (c *Core) addEnds(links []Adjacency) []end {
+	ends := make([]end, len(links))
+	for i, l := range links {
+		ends[i] = end{c.node(l.To), l.Cost}
+		ends[i].node.refs++
+	}
+	return ends
+}
+
+func (c *Core) removeEnds(ends []end) {
+	for _, e := range ends {
+		e.node.refs--
+		c.release(e.node)
+	}
+}
+
+// attach makes the links and leaves of a stored fragment known.
+func (c *Core) attach(o *origin, f fragment) fragment {
+	f.ends = c.addEnds(f.Links)
 	for _, l := range f.Leaves {
 		c.addHome(l.Leaf, o, l.Cost)
 	}
@@ -193,10 +227,7 @@ func (c *Core) detach(o *origin, f fragment) {
 	if f.ends == nil {
 		return
 	}
-	for _, e := range f.ends {
-		e.node.refs--
-		c.release(e.node)
-	}
+	c.removeEnds(f.ends)
 	for _, l := range f.Leaves {
 		c.removeHome(l.Leaf, o, l.Cost)
 	}
@@ -281,9 +312,6 @@ func (c *Core) remove(o *origin) {
 	c.resize(o, -o.size)
 	i, _ := slices.BinarySearchFunc(c.origins, o.node.id, byID)
 	c.origins = slices.Delete(c.origins, i, i+1)
-	for _, l := range c.links {
-		delete(l.withheld, o)
-	}
 	o.node.origin, o.node.rank = nil, -1
 	c.release(o.node)
 	c.touch(true)

@@ -99,8 +99,8 @@ func (c *Core) offerRest(l *link, start Key, d *Digest) {
 		if d.More && o.node.id > l.cursor.Origin {
 			return
 		}
-		if o.dropped {
-			continue
+		if o.dropped || o.node.id == l.peer {
+			continue // a router knows best what it has said itself
 		}
 		for _, f := range o.frags {
 			if f.Key.Compare(start) <= 0 {
@@ -117,16 +117,17 @@ func (c *Core) offerRest(l *link, start Key, d *Digest) {
 			case o.reachable:
 				l.out.add(f.Key, f.Version, l.out.bulk)
 			default:
-				l.withheld[o] = struct{}{}
+				l.withheld[f.Key] = struct{}{}
 			}
 		}
 	}
 }
 
-// offer has all fragments of o sent.
-func (c *Core) offer(l *link, o *origin) {
+// offerWithheld has sent what was withheld of an origin that became reachable.
+func (l *link) offerWithheld(o *origin) {
 	for _, f := range o.frags {
-		if !f.stub {
+		if _, ok := l.withheld[f.Key]; ok {
+			delete(l.withheld, f.Key)
 			l.out.add(f.Key, f.Version, l.out.bulk)
 		}
 	}

@@ -21,9 +21,9 @@ type link struct {
 	// read last; inDigest tells that further parts follow.
 	cursor   Key
 	inDigest bool
-	// withheld are the origins which the neighbour does not have and which
-	// were not offered because they were unreachable.
-	withheld map[*origin]struct{}
+	// withheld is what the neighbour does not have and was not sent, because
+	// its origin was unreachable.
+	withheld map[Key]struct{}
 }
 
 // maxAcksDue is how many acknowledgements may be due to one neighbour. A
@@ -51,7 +51,7 @@ func (c *Core) AddLink(now time.Time, peer NodeID, cost Cost) {
 		cost:      min(max(cost, 1), MaxCost),
 		out:       newOutbox(c.cfg.Window),
 		digestDue: true,
-		withheld:  make(map[*origin]struct{}),
+		withheld:  make(map[Key]struct{}),
 	}
 	if i, ok := c.findLink(peer); ok {
 		c.links[i] = l
@@ -92,6 +92,7 @@ func (c *Core) RemoveLink(now time.Time, peer NodeID) {
 // flood has the advert sent to all neighbours but the one it came from.
 func (c *Core) flood(s Stamp, from *link) {
 	for _, l := range c.links {
+		delete(l.withheld, s.Key)
 		if l != from {
 			l.out.add(s.Key, s.Version, l.out.live)
 		}

@@ -62,11 +62,11 @@ func (t *Table) routerInfo(n int32) NodeInfo {
 	r := t.routers[n]
 	info := NodeInfo{
 		ID:        t.graph.ids[n],
-		Reachable: r.reachable,
+		Reachable: t.reachable(n),
 		Since:     r.since,
 		NextHops:  t.hops[t.paths.hops[n]],
 	}
-	if r.reachable {
+	if info.Reachable {
 		info.Cost = t.paths.dist[n] % detour
 	}
 	for _, f := range r.frags {

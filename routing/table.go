@@ -18,9 +18,8 @@ type Table struct {
 }
 
 type router struct {
-	frags     []fragment
-	reachable bool
-	since     time.Time
+	frags []fragment
+	since time.Time
 }
 
 type leafView struct {
@@ -56,20 +55,26 @@ func (c *Core) Table() *Table {
 		}
 	}
 	for i, o := range c.graph.origins {
-		t.routers[i] = router{frags: o.frags, reachable: o.reachable, since: o.since}
+		t.routers[i] = router{frags: o.frags, since: o.since}
 	}
 	for _, l := range c.leaves {
-		v := leafView{id: l.node.id, reachable: l.reachable, since: l.since}
+		v := leafView{id: l.node.id, since: l.since}
 		for _, h := range l.homes {
-			if h.origin.node.rank >= 0 {
-				v.homes = append(v.homes, homeView{h.origin.node.rank, h.cost})
+			if rank := h.origin.node.rank; rank >= 0 {
+				v.homes = append(v.homes, homeView{rank, h.cost})
+				v.reachable = v.reachable || t.reachable(rank)
 			}
+		}
+		if rank := l.node.rank; rank >= 0 && t.reachable(rank) {
+			v.reachable = false // the id is that router's
 		}
 		t.leaves = append(t.leaves, v)
 	}
 	c.table = t
 	return t
 }
+
+func (t *Table) reachable(n int32) bool { return t.paths.dist[n] != unreachable }
 
 // Self returns the id of the node whose table this is.
 func (t *Table) Self() NodeID { return t.graph.ids[t.graph.self] }
@@ -78,7 +83,7 @@ func (t *Table) Self() NodeID { return t.graph.ids[t.graph.self] }
 // neither. An id that a reachable router has is that router's.
 func (t *Table) find(id NodeID) (int32, *leafView) {
 	i, isRouter := slices.BinarySearch(t.graph.ids, id)
-	if isRouter && t.paths.dist[i] != unreachable {
+	if isRouter && t.reachable(int32(i)) {
 		return int32(i), nil
 	}
 	j, isLeaf := slices.BinarySearchFunc(t.leaves, id, func(l leafView, id NodeID) int {
@@ -246,7 +251,7 @@ func (t *Table) waysTo(dest int32, starts []start, skip []bool) []way {
 func (t *Table) Known(max int) []NodeID {
 	var ids []NodeID
 	for i, id := range t.graph.ids {
-		if t.paths.dist[i] != unreachable {
+		if t.reachable(int32(i)) {
 			ids = append(ids, id)
 		}
 	}

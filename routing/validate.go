@@ -108,7 +108,7 @@ func validateEnd(what string, origin, to NodeID, cost Cost) error {
 		return fmt.Errorf("%w: %s of %s to itself", ErrBadEntry, what, origin)
 	}
 	if cost < 1 || cost > MaxCost {
-		return fmt.Errorf("%s to %s: %w %d", what, to, ErrBadCost, cost)
+		return fmt.Errorf("%s to %s: %w %d thousandths: 1 to %d are allowed", what, to, ErrBadCost, cost, MaxCost)
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (s Stamp) validate() error {
 		return fmt.Errorf("origin: %w", err)
 	}
 	if s.Fragment >= MaxFragments {
-		return fmt.Errorf("origin %s: %w: fragment %d, at most %d are allowed", s.Origin, ErrLimit, s.Fragment, MaxFragments)
+		return fmt.Errorf("origin %s: %w: fragment %d, the last allowed is %d", s.Origin, ErrLimit, s.Fragment, MaxFragments-1)
 	}
 	if s.Epoch == 0 || s.Seq == 0 {
 		return fmt.Errorf("origin %s: %w: epoch %d sequence %d, both begin at 1", s.Origin, ErrBadVersion, s.Epoch, s.Seq)
