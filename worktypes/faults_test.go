@@ -227,7 +227,7 @@ func TestClose(t *testing.T) {
 	t.Parallel()
 	m := open(t, t.TempDir())
 	pending := submit(t, m, "true")
-	polite := run(t, m, `trap 'echo bye; exit 0' INT; echo on; while :; do sleep 600; done`)
+	polite := run(t, m, `trap 'echo bye; exit 0' INT; sleep 600 & echo on; wait`)
 	r := output(t, m, polite, 0)
 	expectNext(t, r, "on\n")
 	waiting := output(t, m, pending, 0)

@@ -466,7 +466,7 @@ func TestCancelKillsWhatDoesNotObey(t *testing.T) {
 func TestCancelLetsTheJobSpeak(t *testing.T) {
 	t.Parallel()
 	m := open(t, t.TempDir())
-	id := run(t, m, `trap 'echo interrupted; exit 0' INT; echo on; while :; do sleep 600; done`)
+	id := run(t, m, `trap 'echo interrupted; exit 0' INT; sleep 600 & echo on; wait`)
 	r := output(t, m, id, 0)
 	expectNext(t, r, "on\n")
 	if err := m.Cancel(id); err != nil {

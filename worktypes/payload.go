@@ -73,6 +73,9 @@ func (p *Payload) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Unit is the id of the unit whose payload it is.
+func (p *Payload) Unit() string { return p.u.spec.ID }
+
 // Size is how many bytes were written.
 func (p *Payload) Size() int64 { return p.size }
 

@@ -4,22 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"sync"
 )
 
-// Results reads a unit's output from offset on, and follows it while it grows.
-// Its Read blocks until there is more; it returns io.EOF when the unit has ended
-// and every byte was read, and only then. Other errors of Read wrap ctx's
-// (which wakes it), ErrTruncated, or ErrClosed when the Manager was closed before
-// the unit was started. The reader belongs to one goroutine, Close may be called
-// by any; any number of readers may follow one unit, and they do not slow its
-// job down.
+// Results reads a unit's output from offset on and follows it while it grows.
 //
-// Errors of Results itself wrap ErrUnknownUnit, ErrBadOffset when there is no such
-// offset (yet), or are the file system's.
-func (m *Manager) Results(ctx context.Context, id string, offset int64) (io.ReadCloser, error) {
+// Errors wrap ErrUnknownUnit, ErrBadOffset when there is no such offset (yet), or are
+// the file system's.
+func (m *Manager) Results(ctx context.Context, id string, offset int64) (*Results, error) {
 	u, err := m.unit(id)
 	if err != nil {
 		return nil, err
@@ -32,15 +25,17 @@ func (m *Manager) Results(ctx context.Context, id string, offset int64) (io.Read
 		f.Close()
 		return nil, fmt.Errorf("%w: %d of the %d bytes of unit %s", ErrBadOffset, offset, size, id)
 	}
-	r := &results{u: u, f: f, ctx: ctx, offset: offset, closed: make(chan struct{}), unfollow: func() {}}
+	r := &Results{u: u, f: f, ctx: ctx, offset: offset, closed: make(chan struct{}), unfollow: func() {}}
 	if !u.state().State.Terminal() {
 		r.wake, r.unfollow = m.follower.follow(u.file(stdoutFile))
 	}
 	return r, nil
 }
 
-// results is a reader of a unit's stdout file.
-type results struct {
+// Results is a reader of one unit's output. It belongs to one goroutine, but
+// Close may be called by any. Any number of readers may follow a unit; they do
+// not slow its job down. It must be closed.
+type Results struct {
 	u        *unit
 	f        *os.File
 	ctx      context.Context
@@ -51,31 +46,58 @@ type results struct {
 	closed   chan struct{}
 }
 
-// Read implements io.Reader.
-func (r *results) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
+// Read implements io.Reader: it blocks until there is output. It returns io.EOF
+// when the unit has ended and every byte was read, and only then. Other errors
+// wrap the cause of the context's end, ErrTruncated, or ErrClosed when the
+// Manager was closed before the unit was started.
+func (r *Results) Read(b []byte) (int, error) {
 	for {
-		// The state is taken before the file is read: an end that was seen here
-		// comes with the size that is final.
-		st := r.u.state()
-		limit := int64(math.MaxInt64)
-		if st.State.Terminal() {
-			limit = st.StdoutSize
-		}
-		if r.offset < limit {
-			n, err := r.f.ReadAt(b[:min(int64(len(b)), limit-r.offset)], r.offset)
-			r.offset += int64(n)
-			if n > 0 {
-				return n, nil
-			}
-			if err != io.EOF {
-				return 0, fmt.Errorf("results of unit %s: %w", r.u.spec.ID, err)
-			}
-		}
-		if err := r.atEnd(st.State, limit); err != nil {
+		have, err := r.wait()
+		if err != nil {
 			return 0, err
+		}
+		n, err := r.f.ReadAt(b[:min(int64(len(b)), have)], r.offset)
+		r.offset += int64(n)
+		if n > 0 || len(b) == 0 {
+			return n, nil
+		}
+		if err != io.EOF {
+			return 0, fmt.Errorf("results of unit %s: %w", r.u.spec.ID, err)
+		}
+		// It was truncated just now: wait tells.
+	}
+}
+
+// Wait blocks until Read would not: until there is output, or an error, which it
+// returns as Read would. It lets a caller with many readers take a buffer only
+// when there is something to put into it.
+func (r *Results) Wait() error {
+	_, err := r.wait()
+	return err
+}
+
+// wait returns how many bytes there are at the offset, at least 1.
+func (r *Results) wait() (int64, error) {
+	for {
+		// The state is taken before the file is looked at: an end that was seen
+		// here comes with the size that is final.
+		st := r.u.state()
+		fi, err := r.f.Stat()
+		if err != nil {
+			return 0, fmt.Errorf("results of unit %s: %w", r.u.spec.ID, err)
+		}
+		size := fi.Size()
+		if st.State.Terminal() {
+			if r.offset == st.StdoutSize {
+				return 0, io.EOF
+			}
+			size = min(size, st.StdoutSize)
+		}
+		if size > r.offset {
+			return size - r.offset, nil
+		}
+		if size < r.offset || st.State.Terminal() {
+			return 0, fmt.Errorf("%w: unit %s has %d bytes, %d were read", ErrTruncated, r.u.spec.ID, size, r.offset)
 		}
 		select {
 		case <-r.wake:
@@ -90,23 +112,8 @@ func (r *results) Read(b []byte) (int, error) {
 	}
 }
 
-// atEnd is asked when the file has nothing at the offset: nil means wait.
-func (r *results) atEnd(state State, limit int64) error {
-	if r.offset == limit {
-		return io.EOF
-	}
-	fi, err := r.f.Stat()
-	if err != nil {
-		return fmt.Errorf("results of unit %s: %w", r.u.spec.ID, err)
-	}
-	if fi.Size() < r.offset || state.Terminal() {
-		return fmt.Errorf("%w: unit %s has %d bytes, %d were read", ErrTruncated, r.u.spec.ID, fi.Size(), r.offset)
-	}
-	return nil
-}
-
 // Close implements io.Closer. A Read that waits returns.
-func (r *results) Close() error {
+func (r *Results) Close() error {
 	r.once.Do(func() {
 		close(r.closed)
 		r.unfollow()

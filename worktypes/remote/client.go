@@ -1,0 +1,206 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+)
+
+// maxList is how many units List takes from a node.
+const maxList = 1 << 20
+
+// Client asks the work service of one node. Its methods may be called by any
+// goroutine; each request has a connection of its own. Errors are *Refusal where
+// the node said no, *BrokenError where the connection ended before the answer,
+// or Dial's, wrapped.
+type Client struct {
+	// Dial opens a connection to the node's work service.
+	Dial func(ctx context.Context) (net.Conn, error)
+	// Node is what the node is called in errors.
+	Node string
+	// Keep leaves a unit on the node when its results were read to their end;
+	// else it is released then.
+	Keep bool
+}
+
+// call is one connection.
+type call struct {
+	c    *Client
+	id   string // the unit, for errors
+	conn net.Conn
+	in   *bufio.Reader
+	stop func() bool // ends ctx's hold on the connection
+}
+
+// begin opens a connection and sends the request. Until call.stop, the end of
+// ctx ends the connection.
+func (c *Client) begin(ctx context.Context, id string, t wire.Type, msg any) (*call, error) {
+	frame, err := wire.AppendMessage(nil, t, msg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", worktypes.ErrBadSpec, err)
+	}
+	conn, err := c.Dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot reach the work service of node %s: %w", c.Node, err)
+	}
+	k := &call{c: c, id: id, conn: conn, in: bufio.NewReader(conn)}
+	k.stop = context.AfterFunc(ctx, func() { conn.Close() })
+	if _, err := conn.Write(frame); err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	return k, nil
+}
+
+// fail closes the connection and says what broke it.
+func (k *call) fail(ctx context.Context, err error) error {
+	k.stop()
+	k.conn.Close()
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF // an end that nobody has announced
+	}
+	return &BrokenError{Node: k.c.Node, ID: k.id, Err: err}
+}
+
+func (k *call) close() {
+	k.stop()
+	k.conn.Close()
+}
+
+// next reads a message that is not Data. A Refusal is its error.
+func (k *call) next(ctx context.Context) (wire.Type, []byte, error) {
+	t, body, err := readSmall(k.in, nil)
+	if err != nil {
+		return 0, nil, k.fail(ctx, err)
+	}
+	if t == typeRefusal {
+		k.close()
+		return 0, nil, k.c.refusal(body)
+	}
+	return t, body, nil
+}
+
+func (c *Client) refusal(body []byte) error {
+	var m refusalMsg
+	if err := wire.Unmarshal(body, &m); err != nil {
+		return &BrokenError{Node: c.Node, Err: err}
+	}
+	return &Refusal{Node: c.Node, Code: m.Code, Reason: m.Reason}
+}
+
+// Status asks for one unit's status.
+func (c *Client) Status(ctx context.Context, id string) (worktypes.Status, error) {
+	return c.one(ctx, typeQuery, id)
+}
+
+// Cancel asks for the end of a unit. It returns at once with the status of that
+// moment; Follow tells the end.
+func (c *Client) Cancel(ctx context.Context, id string) (worktypes.Status, error) {
+	return c.one(ctx, typeCancel, id)
+}
+
+func (c *Client) one(ctx context.Context, t wire.Type, id string) (worktypes.Status, error) {
+	var st worktypes.Status
+	err := c.statuses(ctx, t, id, func(s worktypes.Status) { st = s })
+	return st, err
+}
+
+// Release removes a unit, and cancels it before where it has not ended. It
+// waits for that.
+func (c *Client) Release(ctx context.Context, id string) error {
+	return c.statuses(ctx, typeRelease, id, func(worktypes.Status) {})
+}
+
+// List asks for the status of all units of the node, the oldest first.
+func (c *Client) List(ctx context.Context) ([]worktypes.Status, error) {
+	var list []worktypes.Status
+	err := c.statuses(ctx, typeList, "", func(s worktypes.Status) { list = append(list, s) })
+	return list, err
+}
+
+// statuses makes a request whose answer is statuses and a Done.
+func (c *Client) statuses(ctx context.Context, t wire.Type, id string, each func(worktypes.Status)) error {
+	k, err := c.begin(ctx, id, t, unitMsg{ID: id})
+	if err != nil {
+		return err
+	}
+	for range maxList {
+		t, body, err := k.next(ctx)
+		if err != nil {
+			return err
+		}
+		switch t {
+		case typeDone:
+			k.close()
+			return nil
+		case typeStatus:
+			st, err := parseStatus(body)
+			if err != nil {
+				return k.fail(ctx, err)
+			}
+			each(st)
+		}
+	}
+	return k.fail(ctx, fmt.Errorf("%w: an answer of more than %d messages", wire.ErrMalformed, maxList))
+}
+
+// Follow reads a unit's results from offset on.
+func (c *Client) Follow(ctx context.Context, id string, offset int64) (*Job, error) {
+	k, err := c.begin(ctx, id, typeFollow, unitMsg{ID: id, Offset: offset})
+	if err != nil {
+		return nil, err
+	}
+	return k.job(ctx, offset)
+}
+
+// Submit runs a unit on the node: it sends the spec and, where the node does not
+// have it already, the payload (nil is an empty one), and returns when the unit
+// was started or has ended. Spec.Owner is not sent: the node knows who asks. An
+// empty Spec.ID is filled in. The same spec may be submitted again when the
+// outcome is not known: the unit is started once.
+//
+// ctx counts until Submit returns. When it returns an error, payload may still
+// be in one last Read; its bytes go nowhere.
+func (c *Client) Submit(ctx context.Context, spec worktypes.Spec, payload io.Reader) (*Job, error) {
+	if spec.ID == "" {
+		spec.ID = worktypes.NewID()
+	}
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
+	k, err := c.begin(ctx, spec.ID, typeSubmit, submitMsg{ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job})
+	if err != nil {
+		return nil, err
+	}
+	t, body, err := k.next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var accepted acceptedMsg
+	if t != typeAccepted {
+		return nil, k.fail(ctx, fmt.Errorf("%w: frame type %#x in answer to a submit", wire.ErrMalformed, uint8(t)))
+	}
+	if err := wire.Unmarshal(body, &accepted); err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	if !accepted.WantPayload {
+		return k.job(ctx, 0)
+	}
+	return k.upload(ctx, payload)
+}
+
+func (k *call) send(t wire.Type, msg any) error {
+	frame, err := wire.AppendMessage(nil, t, msg)
+	if err != nil {
+		return err
+	}
+	_, err = k.conn.Write(frame)
+	return err
+}

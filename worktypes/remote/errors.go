@@ -1,0 +1,93 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+)
+
+// Code says why a request was refused (docs/work.md section 4.5).
+type Code uint16
+
+const (
+	CodeMalformed       Code = 1 // the bytes are no request of this protocol
+	CodeBadSpec         Code = 2
+	CodeUnknownType     Code = 3
+	CodeForbiddenParams Code = 4
+	CodeConflict        Code = 5
+	CodeUnknownUnit     Code = 6
+	CodeNotPending      Code = 7
+	CodeBusy            Code = 8
+	CodeBadPayload      Code = 9
+	CodeBadOffset       Code = 10
+	CodeTruncated       Code = 11
+	CodeClosed          Code = 12 // the node is stopping
+	CodeInternal        Code = 13 // a fault of the node; its log has more
+)
+
+// codes pairs what the Manager returns with what travels.
+func codes() map[Code]error {
+	return map[Code]error{
+		CodeMalformed:       wire.ErrMalformed,
+		CodeBadSpec:         worktypes.ErrBadSpec,
+		CodeUnknownType:     worktypes.ErrUnknownType,
+		CodeForbiddenParams: worktypes.ErrForbiddenParams,
+		CodeConflict:        worktypes.ErrConflict,
+		CodeUnknownUnit:     worktypes.ErrUnknownUnit,
+		CodeNotPending:      worktypes.ErrNotPending,
+		CodeBusy:            worktypes.ErrBusy,
+		CodeBadPayload:      worktypes.ErrBadPayload,
+		CodeBadOffset:       worktypes.ErrBadOffset,
+		CodeTruncated:       worktypes.ErrTruncated,
+		CodeClosed:          worktypes.ErrClosed,
+	}
+}
+
+func codeOf(err error) Code {
+	for code, sentinel := range codes() {
+		if errors.Is(err, sentinel) {
+			return code
+		}
+	}
+	return CodeInternal
+}
+
+// Refusal is the error that the other node answered with. errors.Is matches it
+// with the worktypes error of its code: worktypes.ErrUnknownType and so on.
+type Refusal struct {
+	Node   string // who refused
+	Code   Code
+	Reason string // for people
+}
+
+// Error names the node and the reason.
+func (r *Refusal) Error() string { return fmt.Sprintf("node %s: %s", r.Node, r.Reason) }
+
+// Is reports whether target is the error that the code stands for.
+func (r *Refusal) Is(target error) bool {
+	sentinel := codes()[r.Code]
+	return sentinel != nil && sentinel == target
+}
+
+// BrokenError is a connection that ended before its answer did. The unit goes
+// on at the other node: Follow with ID and Offset reads the rest. A unit whose
+// payload was not whole by then is never started.
+type BrokenError struct {
+	Node   string
+	ID     string // of the unit; empty where the request has none
+	Offset int64  // how many bytes of results were read
+	Err    error  // what the connection said
+}
+
+// Error names the node, the unit and how far it came.
+func (e *BrokenError) Error() string {
+	if e.ID == "" {
+		return fmt.Sprintf("the connection to node %s broke: %v", e.Node, e.Err)
+	}
+	return fmt.Sprintf("the connection to node %s broke %d bytes into the results of unit %s: %v", e.Node, e.Offset, e.ID, e.Err)
+}
+
+// Unwrap returns what the connection said.
+func (e *BrokenError) Unwrap() error { return e.Err }

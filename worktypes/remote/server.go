@@ -1,0 +1,298 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+)
+
+const (
+	// requestTime is how long a client has to say what it wants.
+	requestTime = 10 * time.Second
+	// lingerTime is how long a refused client has to see the refusal.
+	lingerTime = 10 * time.Second
+	// maxConns is how many connections are served at once; more are told so.
+	maxConns = 4096
+)
+
+// Identified is a connection that knows who is at its other end.
+type Identified interface {
+	// PeerID is the authenticated identity of the peer, "" for none.
+	PeerID() string
+}
+
+// Server answers the work service's requests for one Manager. It is safe for
+// use by many goroutines.
+type Server struct {
+	m     *worktypes.Manager
+	log   *slog.Logger
+	slots chan struct{}
+}
+
+// NewServer returns a server of the units of m. A nil log discards.
+func NewServer(m *worktypes.Manager, log *slog.Logger) *Server {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{m: m, log: log, slots: make(chan struct{}, maxConns)}
+}
+
+// Serve answers the one request of a connection and closes it. It returns when
+// the answer is complete, the client is gone or ctx is over. peer owns what is
+// submitted; when it is empty, what the connection says of itself as Identified
+// is taken.
+//
+// A client that goes away does not end its unit, except before its payload was
+// whole: then the unit is Failed and never started.
+func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	if id, ok := conn.(Identified); ok && peer == "" {
+		peer = id.PeerID()
+	}
+	x := &exchange{s: s, ctx: ctx, gone: cancel, conn: conn, peer: peer, log: s.log.With("peer", peer)}
+	if err := x.serve(); err != nil && !errors.Is(err, context.Canceled) {
+		x.log.Debug("work request ended early", "error", err)
+	}
+}
+
+// exchange is one connection's request and answer.
+type exchange struct {
+	s    *Server
+	ctx  context.Context
+	gone context.CancelFunc // the client has gone
+	conn net.Conn
+	peer string
+	log  *slog.Logger
+
+	write sync.Mutex // held for one frame
+}
+
+// serve reads the request and answers it. The error is for the log.
+func (x *exchange) serve() error {
+	_ = x.conn.SetReadDeadline(time.Now().Add(requestTime))
+	t, body, err := wire.ReadFrame(x.conn, nil, wire.MaxFrame)
+	if err != nil {
+		if errors.Is(err, wire.ErrMalformed) {
+			return x.refuse(err)
+		}
+		return fmt.Errorf("read the request: %w", err)
+	}
+	_ = x.conn.SetReadDeadline(time.Time{})
+	select {
+	case x.s.slots <- struct{}{}:
+		defer func() { <-x.s.slots }()
+	default:
+		return x.refuse(fmt.Errorf("%w: %d requests are being answered; try again later", worktypes.ErrBusy, maxConns))
+	}
+	switch t {
+	case typeSubmit:
+		return x.submit(body)
+	case typeFollow, typeCancel, typeRelease, typeQuery:
+		var m unitMsg
+		if err := wire.Unmarshal(body, &m); err != nil {
+			return x.refuse(err)
+		}
+		return x.unit(t, m)
+	case typeList:
+		for _, st := range x.s.m.List() {
+			if err := x.send(typeStatus, statusToWire(st)); err != nil {
+				return err
+			}
+		}
+		return x.done(nil)
+	}
+	return x.refuse(fmt.Errorf("%w: a connection that begins with frame type %#x", wire.ErrMalformed, uint8(t)))
+}
+
+// unit answers the requests that name a unit.
+func (x *exchange) unit(t wire.Type, m unitMsg) error {
+	switch t {
+	case typeFollow:
+		return x.follow(m.ID, m.Offset)
+	case typeCancel:
+		x.log.Info("cancel of a work unit", "unit", m.ID)
+		if err := x.s.m.Cancel(m.ID); err != nil {
+			return x.refuse(err)
+		}
+	case typeRelease:
+		x.log.Info("release of a work unit", "unit", m.ID)
+		return x.done(x.s.m.Release(x.ctx, m.ID))
+	}
+	st, err := x.s.m.Status(m.ID)
+	if err != nil {
+		return x.refuse(err)
+	}
+	if err := x.send(typeStatus, statusToWire(st)); err != nil {
+		return err
+	}
+	return x.done(nil)
+}
+
+// submit makes the unit, takes its payload, starts it and follows it. A unit that
+// is not Pending any more was submitted before: it is followed only.
+func (x *exchange) submit(body []byte) error {
+	var m submitMsg
+	if err := wire.Unmarshal(body, &m); err != nil {
+		return x.refuse(err)
+	}
+	st, err := x.s.m.Submit(worktypes.Spec{ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer})
+	if err != nil {
+		return x.refuse(err)
+	}
+	if st.State != worktypes.Pending {
+		return x.acceptAndFollow(m.ID)
+	}
+	p, err := x.s.m.Payload(m.ID)
+	if errors.Is(err, worktypes.ErrNotPending) { // just now
+		return x.acceptAndFollow(m.ID)
+	}
+	if err != nil {
+		return x.refuse(err)
+	}
+	defer p.Close()
+	if err := x.send(typeAccepted, acceptedMsg{WantPayload: true}); err != nil {
+		return err
+	}
+	switch err := x.receive(p); {
+	case errors.Is(err, errNoPayload): // the unit has ended, and says why
+		return x.follow(m.ID, 0)
+	case err != nil:
+		return err
+	}
+	// A unit that could not be started is Failed, or was canceled: following
+	// it tells.
+	if err := x.s.m.Start(m.ID); errors.Is(err, worktypes.ErrClosed) {
+		return x.refuse(err)
+	}
+	return x.follow(m.ID, 0)
+}
+
+func (x *exchange) acceptAndFollow(id string) error {
+	if err := x.send(typeAccepted, acceptedMsg{}); err != nil {
+		return err
+	}
+	return x.follow(id, 0)
+}
+
+// errNoPayload is the end of a payload whose unit ended before it.
+var errNoPayload = errors.New("the unit ended before its payload")
+
+// receive takes the payload up to its explicit end. When the connection ends
+// first, the caller's Close of the payload fails the unit.
+func (x *exchange) receive(p *worktypes.Payload) error {
+	buf := takeBuffer()
+	defer buffers.Put(buf)
+	for {
+		h, err := wire.ReadHeader(x.conn, wire.MaxFrame)
+		if err != nil {
+			return x.refuseMalformed(err)
+		}
+		body, err := readBody(x.conn, h, (*buf)[:0])
+		if err != nil {
+			return fmt.Errorf("payload: %w", err)
+		}
+		switch h.Type {
+		case wire.TypeData:
+			_, err = p.Write(body)
+		case typePayloadEnd:
+			var end payloadEndMsg
+			if err := wire.Unmarshal(body, &end); err != nil {
+				return x.refuseMalformed(err)
+			}
+			if len(end.SHA256) != 32 {
+				return x.refuseMalformed(fmt.Errorf("%w: a SHA-256 of %d bytes", wire.ErrMalformed, len(end.SHA256)))
+			}
+			if err = p.Commit(end.Size, [32]byte(end.SHA256)); err == nil {
+				return nil
+			}
+		case typePayloadAbort:
+			var abort payloadAbortMsg
+			if err := wire.Unmarshal(body, &abort); err != nil {
+				return x.refuseMalformed(err)
+			}
+			_ = p.Abort("the submitter gave up: " + cut(abort.Reason))
+			return errNoPayload
+		case typeCancel:
+			_ = x.s.m.Cancel(p.Unit())
+			return errNoPayload
+		}
+		if errors.Is(err, worktypes.ErrNotPending) {
+			return errNoPayload
+		}
+		if err != nil {
+			return x.refuse(err)
+		}
+	}
+}
+
+func (x *exchange) refuseMalformed(err error) error {
+	if errors.Is(err, wire.ErrMalformed) {
+		return x.refuse(err)
+	}
+	return fmt.Errorf("payload: %w", err)
+}
+
+// send writes one message.
+func (x *exchange) send(t wire.Type, msg any) error {
+	frame, err := wire.AppendMessage(nil, t, msg)
+	if err != nil {
+		return err
+	}
+	return x.writeFrame(frame)
+}
+
+func (x *exchange) writeFrame(frame []byte) error {
+	x.write.Lock()
+	defer x.write.Unlock()
+	if _, err := x.conn.Write(frame); err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	return nil
+}
+
+// done ends an answer.
+func (x *exchange) done(err error) error {
+	if err != nil {
+		return x.refuse(err)
+	}
+	return x.send(typeDone, struct{}{})
+}
+
+// refuse tells the client why not. It reads on for a while: closing while
+// the client still sends would take the refusal away from it.
+func (x *exchange) refuse(err error) error {
+	x.log.Info("work request refused", "error", err)
+	_ = x.conn.SetDeadline(time.Now().Add(lingerTime))
+	if serr := x.send(typeRefusal, refusalMsg{Code: codeOf(err), Reason: cut(err.Error())}); serr != nil {
+		return serr
+	}
+	if errors.Is(err, wire.ErrMalformed) {
+		return err // nobody is there who would wait for more
+	}
+	_, _ = io.Copy(io.Discard, x.conn)
+	return err
+}
+
+// buffers are as large as the largest frame of Data, header included. They are
+// taken when there is something to put into them, not before.
+var buffers sync.Pool
+
+func takeBuffer() *[]byte {
+	if b, ok := buffers.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, wire.HeaderLen+wire.MaxData)
+	return &b
+}
