@@ -1,0 +1,177 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/mesh"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// backend is what the control socket's commands do on this node.
+type backend struct{ n *Node }
+
+// Ping implements control.Backend.
+func (b backend) Ping(ctx context.Context, target string) (control.PingResult, error) {
+	took, _, err := b.n.mesh.Ping(ctx, routing.NodeID(target))
+	if err != nil {
+		return control.PingResult{}, err
+	}
+	return control.PingResult{From: string(routing.NodeID(target)), Time: took}, nil
+}
+
+// Traceroute implements control.Backend. Where the way ends early, the node
+// that refused is the last hop and says why.
+func (b backend) Traceroute(ctx context.Context, target string) ([]control.TraceHop, error) {
+	_, hops, err := b.n.mesh.Ping(ctx, routing.NodeID(target))
+	return TraceHops(hops, err)
+}
+
+// TraceHops turns the hops of a ping into a traceroute's; an error becomes
+// part of the last hop where there is one.
+func TraceHops(hops []mesh.Hop, err error) ([]control.TraceHop, error) {
+	trace := make([]control.TraceHop, len(hops))
+	for i, h := range hops {
+		trace[i] = control.TraceHop{From: string(h.Node), Time: h.RTT}
+	}
+	if err != nil && len(trace) == 0 {
+		return nil, err
+	}
+	if err != nil {
+		text := err.Error()
+		if refused := (*mesh.RefusedError)(nil); errors.As(err, &refused) && refused.Reason != "" {
+			text = refused.Reason
+		}
+		trace[len(trace)-1].Error = text
+	}
+	return trace, nil
+}
+
+// Connect implements control.Backend.
+func (b backend) Connect(ctx context.Context, node, service string) (control.Stream, error) {
+	conn, err := b.n.mesh.Dial(ctx, routing.NodeID(node), service)
+	if err != nil {
+		return nil, err // not conn: a nil *Conn is no nil Stream
+	}
+	return conn, nil
+}
+
+// Status implements control.Backend.
+func (b backend) Status(_ context.Context, want control.Fields) (control.Status, error) {
+	s := b.n.mesh.Status()
+	out := control.Status{
+		Version:        b.n.version,
+		SystemCPUCount: runtime.NumCPU(),
+		NodeID:         string(s.ID),
+		Software:       "ranvier " + b.n.version,
+		Insecure:       true, // until nodes have identities
+
+		Connections:          connections(s.Links),
+		RoutingTable:         map[string]string{},
+		KnownConnectionCosts: knownCosts(s.Nodes),
+		Links:                linkStatus(s),
+	}
+	if want.Has("SystemMemoryMiB") {
+		out.SystemMemoryMiB = memoryMiB()
+	}
+	for _, info := range s.Nodes {
+		if info.Reachable && info.ID != s.ID && len(info.NextHops) > 0 {
+			out.RoutingTable[string(info.ID)] = string(info.NextHops[0])
+		}
+		out.Nodes = append(out.Nodes, nodeStatus(info))
+		out.Advertisements = append(out.Advertisements, advertisements(info)...)
+	}
+	return out, nil
+}
+
+func connections(links []mesh.LinkStatus) []control.Connection {
+	var all []control.Connection
+	for _, l := range links {
+		if l.Role != mesh.Ephemeral {
+			all = append(all, control.Connection{NodeID: string(l.Node), Cost: l.Cost.Float64()})
+		}
+	}
+	return all
+}
+
+func linkStatus(s mesh.Status) []control.LinkStatus {
+	var all []control.LinkStatus
+	for _, l := range s.Links {
+		direction := "in"
+		if l.Dialled {
+			direction = "out"
+		}
+		all = append(all, control.LinkStatus{NodeID: string(l.Node), Address: l.Address, Direction: direction,
+			Cost: l.Cost.Float64(), Since: l.Since, State: "up", BytesIn: l.Received, BytesOut: l.Sent})
+	}
+	for _, d := range s.Down {
+		all = append(all, control.LinkStatus{Address: d.Address, Direction: "out", State: "dialing", LastError: d.Err.Error()})
+	}
+	return all
+}
+
+func nodeStatus(info routing.NodeInfo) control.NodeStatus {
+	out := control.NodeStatus{ID: string(info.ID), Reachable: info.Reachable, Since: info.Since,
+		Cost: costOf(info.Cost), Leaf: info.Leaf, Draining: info.Draining, Insecure: info.Insecure}
+	for _, h := range info.NextHops {
+		out.NextHops = append(out.NextHops, string(h))
+	}
+	for _, w := range info.WorkTypes {
+		out.WorkTypes = append(out.WorkTypes, control.WorkCommand{WorkType: w.Name, Secure: w.Secure})
+	}
+	return out
+}
+
+func costOf(sum uint64) float64 { return float64(sum) / float64(routing.CostUnit) }
+
+// advertisements are the services that a node has told of. Receptor's users
+// take the Time for when the node was last seen.
+func advertisements(info routing.NodeInfo) []control.Advertisement {
+	seen := time.Now()
+	if !info.Reachable {
+		seen = info.Since
+	}
+	var all []control.Advertisement
+	for _, s := range info.Services {
+		ad := control.Advertisement{NodeID: string(info.ID), Service: s.Name, Time: seen, ConnType: int(s.ConnType), Tags: s.Tags}
+		if s.Tags["type"] == "Control Service" {
+			ad.WorkCommands = nodeStatus(info).WorkTypes
+		}
+		all = append(all, ad)
+	}
+	return all
+}
+
+// knownCosts are the links of all nodes, those of leaves in both directions.
+func knownCosts(nodes []routing.NodeInfo) map[string]map[string]float64 {
+	known := map[string]map[string]float64{}
+	add := func(from, to routing.NodeID, c routing.Cost) {
+		if known[string(from)] == nil {
+			known[string(from)] = map[string]float64{}
+		}
+		known[string(from)][string(to)] = c.Float64()
+	}
+	for _, info := range nodes {
+		for _, l := range info.Links {
+			add(info.ID, l.To, l.Cost)
+		}
+		for _, h := range info.Homes {
+			add(info.ID, h.To, h.Cost)
+			add(h.To, info.ID, h.Cost)
+		}
+	}
+	return known
+}
+
+func memoryMiB() int {
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return int(info.Totalram * uint64(info.Unit) >> 20)
+}

@@ -1,0 +1,220 @@
+// Package node is a long-running node: a configuration file turned into a
+// mesh, work, and control sockets that live and end together.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ranvier-mesh/ranvier/internal/config"
+	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/mesh"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/routing"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+// Options are what a node needs beside its configuration file.
+type Options struct {
+	// Transports makes links, by scheme.
+	Transports map[string]link.Transport
+	// Version is the program's, as in "0.1.0".
+	Version string
+	Log     *slog.Logger
+	// Ready, where it is not nil, is called once all that the file names is
+	// listened on, with the addresses of the mesh's listeners (scheme://address).
+	Ready func(addrs []string)
+}
+
+// stopTime is how long running jobs and open streams may take to end when the
+// node stops.
+const stopTime = 15 * time.Second
+
+// Node is a node whose parts are made and whose listeners are bound.
+type Node struct {
+	cfg     *config.Config
+	log     *slog.Logger
+	version string
+	mesh    *mesh.Mesh
+	work    *worktypes.Manager
+	types   []routing.WorkType
+	control *control.Server
+	sockets []net.Listener // control sockets on this host
+}
+
+// New makes a node: it takes the data directory, and binds all listeners. An
+// error names the item of the file where it has a part in it. Call Run, which
+// gives everything free in the end.
+func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err error) {
+	n := &Node{cfg: cfg, log: opt.Log, version: opt.Version}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	for _, w := range cfg.Warnings {
+		n.log.Warn(w)
+	}
+	if err := cfg.CheckLoopback(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.close()
+		}
+	}()
+	if err := n.openWork(); err != nil {
+		return nil, err
+	}
+	epochs, err := openEpochs(cfg.Node.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if n.mesh, err = mesh.New(ctx, n.meshConfig(epochs, opt)); err != nil {
+		return nil, err
+	}
+	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
+	for _, c := range cfg.ControlServices {
+		if c.Filename == "" {
+			continue
+		}
+		l, err := control.ListenUnix(c.Filename, c.Permissions)
+		if err != nil {
+			return nil, c.Pos.Errorf("filename", "%w", err)
+		}
+		n.sockets = append(n.sockets, l)
+	}
+	return n, nil
+}
+
+// Addrs returns the addresses that peers can dial, as scheme://address.
+func (n *Node) Addrs() []string { return n.mesh.Addrs() }
+
+func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
+	c := mesh.Config{
+		ID: n.cfg.Node.ID, Epoch: epochs.current, SaveEpoch: func(e uint64) {
+			if err := epochs.save(e); err != nil {
+				n.log.Error("the epoch cannot be stored; neighbours may take the next start for a twin", "err", err)
+			}
+		},
+		Transports: opt.Transports, Software: "ranvier " + opt.Version, Insecure: true, Log: n.log,
+	}
+	if n.cfg.Node.Leaf {
+		c.Role = mesh.Leaf
+	}
+	for _, l := range n.cfg.Listeners {
+		c.Listeners = append(c.Listeners, mesh.ListenerConfig{
+			Address: "tcp://" + l.Address(), Cost: l.Cost, NodeCost: l.NodeCost, AllowedPeers: l.AllowedPeers,
+		})
+	}
+	for _, p := range n.cfg.Peers {
+		c.Peers = append(c.Peers, mesh.PeerConfig{
+			Address: "tcp://" + p.Address, Cost: p.Cost, AllowedPeers: p.AllowedPeers, Once: !p.Redial,
+		})
+	}
+	return c
+}
+
+// Run keeps the node up until ctx ends, then stops it: no more work is
+// taken, running jobs are interrupted while their submitters can still hear of
+// it, control sockets close, and the node leaves the mesh.
+func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
+	defer n.close()
+	g, running := errgroup.WithContext(context.WithoutCancel(ctx))
+	running, stop := context.WithCancel(running)
+	defer stop()
+
+	g.Go(func() error { return n.mesh.Run(running) })
+	for _, s := range n.sockets {
+		g.Go(func() error { return n.control.Serve(running, s) })
+	}
+	if err := n.serveMesh(running, g); err != nil {
+		stop()
+		return errors.Join(err, g.Wait())
+	}
+	n.log.Info("node is up", "node", n.cfg.Node.ID, "version", n.version, "data", n.cfg.Node.DataDir)
+	if ready != nil {
+		ready(n.mesh.Addrs())
+	}
+	select {
+	case <-ctx.Done():
+		n.log.Info("node stops", "node", n.cfg.Node.ID)
+	case <-running.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	n.work.Close(grace)
+	stop()
+	return g.Wait()
+}
+
+// serveMesh listens on the services that other nodes use.
+func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
+	var services []routing.Service
+	serve := func(service string, handle func(context.Context, *mesh.Conn)) error {
+		l, err := n.mesh.Listen(service)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return acceptAll(ctx, l, handle) })
+		return nil
+	}
+	for _, c := range n.cfg.ControlServices {
+		services = append(services, routing.Service{Name: c.Service, ConnType: 1, Tags: map[string]string{"type": "Control Service"}})
+		if err := serve(c.Service, func(ctx context.Context, conn *mesh.Conn) { n.control.ServeConn(ctx, conn) }); err != nil {
+			return c.Pos.Errorf("service", "%w", err)
+		}
+	}
+	work := remote.NewServer(n.work, n.log)
+	if err := serve(remote.ServiceName, func(ctx context.Context, conn *mesh.Conn) {
+		work.Serve(ctx, conn, string(conn.PeerIdentity()))
+	}); err != nil {
+		return fmt.Errorf("work service: %w", err)
+	}
+	return n.mesh.Advertise(ctx, services, n.types)
+}
+
+// acceptAll serves each stream in a goroutine and returns when all have ended.
+func acceptAll(ctx context.Context, l *mesh.Listener, handle func(context.Context, *mesh.Conn)) error {
+	var g errgroup.Group
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return g.Wait() // the mesh has stopped
+		}
+		g.Go(func() error {
+			defer conn.Close()
+			handle(ctx, conn.(*mesh.Conn))
+			return nil
+		})
+	}
+}
+
+// close gives free what New took, in the opposite order.
+func (n *Node) close() {
+	for _, s := range n.sockets {
+		s.Close()
+	}
+	if n.mesh != nil {
+		n.mesh.Close()
+	}
+	if n.work != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+		defer cancel()
+		n.work.Close(ctx)
+	}
+}
+
+// mkdir makes the data directory, for this user only.
+func mkdir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w (set datadir in the item node to one that this user may write)", err)
+	}
+	return nil
+}

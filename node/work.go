@@ -1,0 +1,53 @@
+package node
+
+import (
+	"github.com/ranvier-mesh/ranvier/routing"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
+	"github.com/ranvier-mesh/ranvier/worktypes/command"
+)
+
+// openWork takes the data directory and registers the work types: those that
+// the file names, or ansible-runner's where it names none and one is installed.
+func (n *Node) openWork() error {
+	types, err := n.workTypes()
+	if err != nil {
+		return err
+	}
+	registry, err := worktypes.NewRegistry(types...)
+	if err != nil {
+		return err
+	}
+	if err := mkdir(n.cfg.Node.DataDir); err != nil {
+		return err
+	}
+	n.work, err = worktypes.Open(n.cfg.Node.DataDir, registry, worktypes.Options{Log: n.log})
+	return err
+}
+
+func (n *Node) workTypes() ([]worktypes.Type, error) {
+	var types []worktypes.Type
+	for _, w := range n.cfg.WorkCommands {
+		if w.VerifySignature {
+			return nil, w.Pos.Errorf("verifysignature", "signed work is not supported yet in this version; without it any member of the mesh may submit")
+		}
+		t, err := command.New(command.Config{
+			WorkType: w.WorkType, Command: w.Command, Params: w.Params, AllowRuntimeParams: w.AllowRuntimeParams,
+		})
+		if err != nil {
+			return nil, w.Pos.Errorf("", "%w", err)
+		}
+		types = append(types, t)
+		n.types = append(n.types, routing.WorkType{Name: w.WorkType})
+	}
+	if len(types) > 0 {
+		return types, nil
+	}
+	t, err := ansiblerunner.Find()
+	if err != nil {
+		n.log.Info("this node takes no ansible-runner work", "cause", err)
+		return nil, nil
+	}
+	n.types = append(n.types, routing.WorkType{Name: t.Name()})
+	return []worktypes.Type{t}, nil
+}

@@ -1,0 +1,306 @@
+// Package remote runs ansible-runner jobs on another node of a mesh: it
+// attaches an ephemeral node, sends the job any number of hops away, and brings
+// events, artifacts and the exit code back.
+//
+// A job's way: runner.Transmit writes it into a pipe, worktypes/remote carries
+// that to the node's work service, the node's ansible-runner work type runs it,
+// and runner.Process reads what comes back on the same stream.
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/mesh"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
+	"github.com/ranvier-mesh/ranvier/routing"
+	"github.com/ranvier-mesh/ranvier/runner"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
+	work "github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+// Options is a job and where it runs.
+type Options struct {
+	// Options is the job, as for runner.Transmit.
+	runner.Options
+	// Process says what is done with the results; its PrivateDataDir and Ident
+	// are filled in from the job where they are empty.
+	Process runner.ProcessOptions
+
+	// ViaReceptor is the id of the node that the job runs on.
+	ViaReceptor string
+	// ReceptorPeer are the addresses of nodes to attach to (PeerAddress);
+	// DefaultPeer where there are none. All are tried at the same time.
+	ReceptorPeer []string
+	// ReceptorNodeID is the id of the ephemeral node; empty: one that nobody
+	// else has.
+	ReceptorNodeID string
+	// Transports makes links; nil: TCP.
+	Transports map[string]link.Transport
+	// ConnectTimeout is how long a peer may take to answer; 0: 5 s.
+	ConnectTimeout time.Duration
+	// CancelTimeout is how long a canceled job may take to end and to send
+	// what it has; 0: 20 s.
+	CancelTimeout time.Duration
+
+	// Software is told to the peer, for people.
+	Software string
+	Log      *slog.Logger
+
+	// Attached, where it is not nil, is called once the job's way is known.
+	Attached func(Path)
+	// Sent, where it is not nil, is called with how many bytes of the job have
+	// been sent so far, from another goroutine.
+	Sent func(bytes int64)
+	// Canceling, where it is not nil, is called when ctx has ended and the job
+	// over there is being canceled.
+	Canceling func()
+}
+
+// Path is a job's way through the mesh.
+type Path struct {
+	Nodes []routing.NodeID // the ephemeral node first
+	RTT   time.Duration    // there and back, measured before the job
+	Unit  string           // the work unit on the last node
+}
+
+// Result is how a job ended.
+type Result struct {
+	runner.Result
+	Path
+}
+
+// WorkError says that the work unit on the node ended badly, beyond what the
+// stream of results told.
+type WorkError struct {
+	Node   string
+	Status worktypes.Status
+	Stream error // what was wrong with the stream of results; may be nil
+}
+
+func (e *WorkError) Error() string {
+	if e.Stream == nil {
+		return fmt.Sprintf("the job on node %s ended as %v: %s", e.Node, e.Status.State, e.Status.Detail)
+	}
+	return fmt.Sprintf("the job on node %s ended as %v: %s (%v)", e.Node, e.Status.State, e.Status.Detail, e.Stream)
+}
+
+// Unwrap returns what was wrong with the stream.
+func (e *WorkError) Unwrap() error { return e.Stream }
+
+// Run does the job and returns when its results are here. A play that failed is
+// no error: Result tells. When ctx ends, the job is canceled over there, and
+// Run returns what came back, with ctx's cause as the error unless the job had
+// ended by itself.
+//
+// Errors, told apart with errors.As and errors.Is: *mesh.PeerError where no peer
+// could be reached, *mesh.RefusedError where the target is not known or a node
+// on the way refused, *worktypes/remote.Refusal where the target did not take
+// the job, *worktypes/remote.BrokenError where the way broke, *WorkError where
+// the job's process died, and those of runner.Transmit and runner.Process.
+func Run(ctx context.Context, o Options) (Result, error) {
+	if err := o.complete(); err != nil {
+		return Result{}, err
+	}
+	node, err := o.attach(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer node.Close()
+	r := &run{o: o, node: node, target: routing.NodeID(o.ViaReceptor), unit: worktypes.NewID()}
+	return r.do(ctx)
+}
+
+// complete fills in the defaults and checks what can be checked before anything
+// is connected.
+func (o *Options) complete() error {
+	if err := routing.NodeID(o.ViaReceptor).Validate(); err != nil {
+		return fmt.Errorf("the node to run on: %w", err)
+	}
+	if o.Ident == "" {
+		o.Ident = runner.NewIdent()
+	}
+	if err := o.Options.Check(); err != nil {
+		return err
+	}
+	if o.Process.PrivateDataDir == "" {
+		o.Process.PrivateDataDir = o.PrivateDataDir
+	}
+	if o.Process.Ident == "" {
+		o.Process.Ident = o.Ident
+	}
+	if o.ConnectTimeout == 0 {
+		o.ConnectTimeout = 5 * time.Second
+	}
+	if o.CancelTimeout == 0 {
+		o.CancelTimeout = 20 * time.Second
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.ReceptorPeer) == 0 {
+		o.ReceptorPeer = []string{DefaultPeer}
+	}
+	return nil
+}
+
+func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {
+	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, mesh.Config{
+		ID: routing.NodeID(o.ReceptorNodeID), Transports: o.Transports, Software: o.Software, Log: o.Log,
+	})
+}
+
+// Attach joins the mesh as an ephemeral node through peers, written as for
+// PeerAddress; cfg.Transports is TCP where it is nil. Errors are those of
+// PeerAddress and mesh.Attach.
+func Attach(ctx context.Context, timeout time.Duration, peers []string, cfg mesh.Config) (*mesh.Attachment, error) {
+	if cfg.Transports == nil {
+		cfg.Transports = map[string]link.Transport{"tcp": tcplink.Transport{}}
+	}
+	for _, p := range peers {
+		address, err := PeerAddress(p)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Peers = append(cfg.Peers, mesh.PeerConfig{Address: address})
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no peer answered in %v", timeout))
+	defer cancel()
+	node, err := mesh.Attach(ctx, cfg)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = context.Cause(ctx)
+	}
+	return node, err
+}
+
+// run is one job on its way.
+type run struct {
+	o      Options
+	node   *mesh.Attachment
+	target routing.NodeID
+	unit   string
+	path   Path
+}
+
+func (r *run) do(ctx context.Context) (Result, error) {
+	if err := r.findPath(ctx); err != nil {
+		return Result{}, err
+	}
+	// The streams outlive ctx: a canceled job still has results to bring.
+	streams, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cut(nil)
+	defer r.cancelAfter(ctx, cut)()
+
+	client := &work.Client{Dial: r.dial, Node: r.o.ViaReceptor}
+	job, err := r.submit(ctx, streams, client)
+	if err != nil {
+		return Result{Path: r.path}, err
+	}
+	defer job.Close()
+	defer context.AfterFunc(ctx, func() { job.Cancel(streams) })()
+	defer context.AfterFunc(streams, func() { job.Close() })()
+
+	result, err := runner.Process(streams, job.Results, r.o.Process)
+	return r.judge(ctx, streams, job, result, err)
+}
+
+// findPath asks the target whether it is there, and so learns the way.
+func (r *run) findPath(ctx context.Context) error {
+	rtt, hops, err := r.node.Ping(ctx, r.target)
+	if err != nil {
+		return err
+	}
+	r.path = Path{RTT: rtt, Unit: r.unit}
+	for _, h := range hops {
+		r.path.Nodes = append(r.path.Nodes, h.Node)
+	}
+	if r.o.Attached != nil {
+		r.o.Attached(r.path)
+	}
+	return nil
+}
+
+func (r *run) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := r.node.Dial(ctx, r.target, work.ServiceName)
+	if err != nil {
+		return nil, err // not conn: a nil *mesh.Conn is no nil net.Conn
+	}
+	return conn, nil
+}
+
+// cancelAfter cuts the streams some time after ctx has ended, so that nothing
+// waits for ever for a node that does not answer.
+func (r *run) cancelAfter(ctx context.Context, cut context.CancelCauseFunc) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		if r.o.Canceling != nil {
+			r.o.Canceling()
+		}
+		time.AfterFunc(r.o.CancelTimeout, func() {
+			cut(fmt.Errorf("node %s did not end the job in %v after it was canceled", r.target, r.o.CancelTimeout))
+		})
+	})
+}
+
+// submit sends the job while it is being packed. The end of ctx stops the
+// packing, and a job that was not sent whole is never started.
+func (r *run) submit(ctx, streams context.Context, client *work.Client) (*work.Job, error) {
+	packed, pack := io.Pipe()
+	go func() { pack.CloseWithError(runner.Transmit(ctx, &counter{w: pack, told: r.o.Sent}, r.o.Options)) }()
+	defer packed.Close()
+	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}
+	job, err := client.Submit(streams, spec, packed)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return job, err
+}
+
+// judge puts together what the stream of results and the unit's end tell.
+func (r *run) judge(ctx, streams context.Context, job *work.Job, result runner.Result, stream error) (Result, error) {
+	out := Result{result, r.path}
+	if lost := (*runner.LinkError)(nil); errors.As(stream, &lost) {
+		return out, stream // nothing more comes
+	}
+	if stream != nil {
+		job.Cancel(streams) // whatever it still does is of no use any more
+	}
+	// The unit's end is behind what the stream's last message said.
+	if _, err := io.Copy(io.Discard, job.Results); err != nil && stream == nil {
+		r.o.Log.Warn("the job is done, but its end was not heard; its unit may stay on the node", "node", r.target, "unit", r.unit, "err", err)
+	}
+	status := job.Status()
+	canceled := status.State == worktypes.Canceled || result.Status == "canceled"
+	switch {
+	case ctx.Err() != nil && canceled:
+		out.Status, out.RC = "canceled", canceledRC
+		return out, context.Cause(ctx)
+	case stream != nil && status.State == worktypes.Failed:
+		return out, &WorkError{Node: r.o.ViaReceptor, Status: status, Stream: stream}
+	}
+	return out, stream
+}
+
+// canceledRC is ansible-runner's exit code of a canceled job.
+const canceledRC = 254
+
+// counter tells how many bytes have passed.
+type counter struct {
+	w    io.Writer
+	n    int64
+	told func(int64)
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	if c.n += int64(n); c.told != nil {
+		c.told(c.n)
+	}
+	return n, err
+}
