@@ -1,3 +1,15 @@
+// Package routing is the link-state core of a router: adverts in, floods and next
+// hops out. It has no I/O, clock, goroutine, lock or logger, so whole meshes of
+// it run in a test in virtual time; its owner is mesh. Everything it does follows
+// from what it is told and in which order.
+//
+//   - originate.go: what this node says of itself, and when
+//   - receive.go, database.go, leaf.go: what others say
+//   - link.go, outbox.go, digest.go: what each neighbour has still to get
+//   - graph.go, paths.go: the ways that follow from it
+//   - table.go, nodeinfo.go: the answers, for any number of readers
+//
+// docs/protocol-routing.md is its specification.
 package routing
 
 import (

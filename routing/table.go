@@ -246,9 +246,9 @@ func (t *Table) waysTo(dest int32, starts []start, skip []bool) []way {
 	return ways
 }
 
-// Known returns at most max ids of reachable nodes, this one included, sorted:
+// Known returns at most limit ids of reachable nodes, this one included, sorted:
 // for people who asked for a node that does not exist.
-func (t *Table) Known(max int) []NodeID {
+func (t *Table) Known(limit int) []NodeID {
 	var ids []NodeID
 	for i, id := range t.graph.ids {
 		if t.reachable(int32(i)) {
@@ -261,5 +261,5 @@ func (t *Table) Known(max int) []NodeID {
 		}
 	}
 	slices.Sort(ids)
-	return ids[:min(max, len(ids))]
+	return ids[:min(max(limit, 0), len(ids))]
 }

@@ -93,8 +93,10 @@ type Key struct {
 }
 
 // Advert is one fragment of what a router says of itself, flooded to every
-// router. A newer Version of the same Key replaces an older one. Fragments are
-// independent of each other; a fragment that became empty is flooded empty.
+// router. A newer Version of the same Key replaces an older one. Within an
+// epoch fragments are independent of each other, and one that became empty is
+// flooded empty; the first advert of a new epoch replaces all that the origin
+// said before (docs/protocol-routing.md sections 5.1 and 5.2).
 type Advert struct {
 	Key
 	Version
@@ -165,6 +167,7 @@ type Ack struct {
 	Entries []Stamp
 }
 
-// Hash is a digest of the whole database (see docs/protocol.md), sent once a
-// minute: two neighbours whose hashes differ exchange digests again.
+// Hash is a digest of the whole database (docs/protocol-routing.md section
+// 5.4.3), sent once a minute: two neighbours whose hashes differ exchange
+// digests again.
 type Hash uint64
