@@ -1,0 +1,133 @@
+// Command ranvier is a node of a mesh for remote automation jobs, and the
+// commands that use one.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build; a plain `go build` has the module's.
+var version string
+
+func main() {
+	os.Exit(execute(os.Args[1:]))
+}
+
+func execute(args []string) int {
+	// The first signal ends the work in an orderly way; after it the
+	// default holds again, so that a second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetOut(os.Stdout)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if text := message(err); text != "" {
+		fmt.Fprintf(os.Stderr, "ranvier: %s\n", text)
+	}
+	return exitCode(err)
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ranvier",
+		Short: "A mesh for remote automation jobs, with ansible-runner built in",
+		Long: `Ranvier nodes keep links to each other and run jobs for each other, any number
+of hops away. "ranvier node" is the long-running node; "ranvier run" sends an
+Ansible job to a node and shows the play as it runs there.`,
+		Version:       buildVersion(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+	})
+	root.AddCommand(newNode(), newRun(), newTransmit(), newProcess(), newPing(), newTraceroute(), newStatus())
+	return root
+}
+
+// Exit codes beside Ansible's own (0 to 5, 250): README.md lists them.
+const (
+	exitFailed      = 1   // bad input, or a failure with no code of its own
+	exitUsage       = 2   // the command line is wrong
+	exitUnavailable = 69  // a peer, the target or its work type cannot be reached
+	exitBroken      = 75  // the way or the job's process broke in the middle
+	exitCanceled    = 254 // by Ctrl-C, SIGTERM or somebody else
+)
+
+// usageError is a command line that is wrong.
+type usageError struct{ error }
+
+// codeError is an end with a certain exit code; its error may be nil when all
+// has been said.
+type codeError struct {
+	code int
+	err  error
+}
+
+func (e *codeError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *codeError) Unwrap() error { return e.err }
+
+func exitCode(err error) int {
+	var usage *usageError
+	var code *codeError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return code.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// message is what is printed of an error: joined ones on a line each.
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "\nranvier: ")
+}
+
+// exactArgs is cobra.ExactArgs with words for what is missing.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return &usageError{fmt.Errorf("%s: %s is missing (usage: %s)", cmd.Name(), strings.ToUpper(names[len(args)]), cmd.UseLine())}
+		}
+		if len(args) > len(names) {
+			return &usageError{fmt.Errorf("%s: %q is one argument too many (usage: %s)", cmd.Name(), args[len(names)], cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return strings.TrimPrefix(info.Main.Version, "v")
+	}
+	return "devel"
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ranvier-mesh/ranvier/internal/config"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
+	"github.com/ranvier-mesh/ranvier/node"
+)
+
+// transports maps the schemes of addresses to what carries the links.
+func transports() map[string]link.Transport {
+	return map[string]link.Transport{"tcp": tcplink.Transport{}}
+}
+
+func newNode() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "node -c FILE",
+		Short: "Run a node of the mesh",
+		Long: `Run a node until SIGINT or SIGTERM. The configuration file has Receptor's format
+(docs/config.md); config-examples has some to begin with. The log goes to
+standard error.`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: transports(), Version: buildVersion(), Log: log})
+			if err != nil {
+				return err
+			}
+			return n.Run(cmd.Context(), nil)
+		},
+	}
+	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration file (needed)")
+	cmd.MarkFlagRequired("config")
+	cmd.MarkFlagFilename("config", "yml", "yaml", "conf")
+	return cmd
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"bufio"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ranvier-mesh/ranvier/runner"
+)
+
+func newTransmit() *cobra.Command {
+	var o runner.Options
+	cmd := &cobra.Command{
+		Use:   "transmit DIR (-p PLAYBOOK | -m MODULE | -r ROLE)",
+		Short: "Write a job as a stream to standard output, for a worker",
+		Long: `Write the private data directory DIR and what to run from it as a stream to
+standard output: the input of "ansible-runner worker".`,
+		Args: exactArgs("dir"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := completeJob(cmd, &o, args[0]); err != nil {
+				return err
+			}
+			out := bufio.NewWriterSize(os.Stdout, 64<<10)
+			if err := runner.Transmit(cmd.Context(), out, o); err != nil {
+				out.Flush() // a fault is told to the worker too
+				return canceledOr(cmd.Context(), err)
+			}
+			return out.Flush()
+		},
+	}
+	jobFlags(cmd, &o)
+	return cmd
+}
+
+func newProcess() *cobra.Command {
+	var o runner.ProcessOptions
+	cmd := &cobra.Command{
+		Use:   "process DIR",
+		Short: "Read a worker's stream from standard input: output, events, artifacts",
+		Long: `Read what "ansible-runner worker" writes from standard input, show the play's
+output, and store events and artifacts in DIR/artifacts. The exit code is the
+play's.`,
+		Args: exactArgs("dir"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.PrivateDataDir = args[0]
+			o.Output = os.Stdout
+			result, err := runner.Process(cmd.Context(), os.Stdin, o)
+			if err != nil {
+				return &codeError{streamExit(result, err), canceledOr(cmd.Context(), err)}
+			}
+			if result.RC != 0 {
+				return &codeError{result.RC, nil}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&o.Ident, "ident", "i", "", "store below DIR/artifacts/IDENT")
+	cmd.Flags().BoolVarP(&o.JSONMode, "json", "j", false, "the events as JSON, one a line, instead of the output")
+	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "no output of the play")
+	return cmd
+}
