@@ -33,6 +33,7 @@ type RefusedError struct {
 	peer routing.NodeID // of a link that was refused here: its other end
 }
 
+// Error names who refused, why, what is known there, and the way.
 func (e *RefusedError) Error() string {
 	var b strings.Builder
 	if e.what != "" {
@@ -59,11 +60,13 @@ type PeerError struct {
 	Err     error
 }
 
+// Error names the address and the cause.
 func (e *PeerError) Error() string {
 	_, addr, _ := strings.Cut(e.Address, "://")
 	return fmt.Sprintf("cannot reach peer %s: %v", addr, e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *PeerError) Unwrap() error { return e.Err }
 
 func joinIDs(ids []routing.NodeID, sep string) string {

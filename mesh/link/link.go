@@ -29,7 +29,9 @@ type Link interface {
 	// Traffic returns how many bytes have come and gone on the transport so
 	// far. A link on which nothing comes any more is dead.
 	Traffic() (received, sent uint64)
+	// LocalAddr is the transport's address of this end.
 	LocalAddr() net.Addr
+	// RemoteAddr is the transport's address of the peer.
 	RemoteAddr() net.Addr
 }
 
@@ -38,7 +40,9 @@ type Listener interface {
 	// Accept waits for the next peer. What the peer must do before its link
 	// is usable happens later, so that a slow one does not hold up others.
 	Accept() (Link, error)
+	// Close stops listening and wakes Accept; links that were accepted go on.
 	Close() error
+	// Addr is the address that it is bound to.
 	Addr() net.Addr
 }
 
@@ -47,6 +51,7 @@ type Listener interface {
 type Transport interface {
 	// Dial connects to a listener. Errors are those of the network (net.OpError).
 	Dial(ctx context.Context, addr string) (Link, error)
+	// Listen binds an address; ctx counts for the binding only.
 	Listen(ctx context.Context, addr string) (Listener, error)
 }
 

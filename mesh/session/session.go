@@ -35,6 +35,7 @@ type BrokenError struct {
 	Cause error  // may be nil
 }
 
+// Error names the stream and the cause.
 func (e *BrokenError) Error() string {
 	if e.Cause == nil || e.Cause == io.EOF {
 		return fmt.Sprintf("stream %s: the way broke (it ended without a FIN)", e.Name)
@@ -42,6 +43,7 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("stream %s: the way broke: %v", e.Name, e.Cause)
 }
 
+// Unwrap returns the cause.
 func (e *BrokenError) Unwrap() error { return e.Cause }
 
 // ResetError is returned by Read and Write when the peer ended the stream at once.
@@ -50,6 +52,7 @@ type ResetError struct {
 	wire.Reset
 }
 
+// Error names the stream and the peer's reason.
 func (e *ResetError) Error() string {
 	s := fmt.Sprintf("stream %s: reset by the peer: %v", e.Name, e.Code)
 	if e.Reason != "" {

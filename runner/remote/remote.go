@@ -85,6 +85,7 @@ type WorkError struct {
 	Stream error // what was wrong with the stream of results; may be nil
 }
 
+// Error names the node, the unit's end and what was wrong with the stream.
 func (e *WorkError) Error() string {
 	if e.Stream == nil {
 		return fmt.Sprintf("the job on node %s ended as %v: %s", e.Node, e.Status.State, e.Status.Detail)
