@@ -37,6 +37,7 @@ type LinkError struct {
 	Err    error
 }
 
+// Error says after how many events the link was lost, and how.
 func (e *LinkError) Error() string {
 	return fmt.Sprintf("the link to the worker was lost after %d events: %v", e.Events, e.Err)
 }
@@ -53,6 +54,7 @@ type TruncatedError struct {
 	Err    error
 }
 
+// Error says how far the job was known to have come.
 func (e *TruncatedError) Error() string {
 	status := e.Status
 	if status == "" {
@@ -72,6 +74,7 @@ type MalformedError struct {
 	Err    error
 }
 
+// Error says what is wrong with the line, and shows its beginning.
 func (e *MalformedError) Error() string {
 	return fmt.Sprintf("malformed line from the worker after %d events: %v. Line with invalid JSON data: %s",
 		e.Events, e.Err, e.Line)
@@ -88,6 +91,7 @@ type ArtifactsError struct {
 	Err error
 }
 
+// Error names the directory and what went wrong there.
 func (e *ArtifactsError) Error() string {
 	return fmt.Sprintf("artifacts to %s: %v", e.Dir, e.Err)
 }
@@ -102,6 +106,7 @@ type WorkerError struct {
 	Traceback   string // of the worker's program, often empty
 }
 
+// Error is the worker's explanation.
 func (e *WorkerError) Error() string {
 	if e.Explanation == "" {
 		return "the worker reports an error without saying which"

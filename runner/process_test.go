@@ -58,7 +58,7 @@ func zipped(files ...string) string {
 }
 
 // run processes a stream and returns all that came of it.
-func run(t *testing.T, in io.Reader, o runner.ProcessOptions) (runner.Result, error, []runner.Status) {
+func run(t *testing.T, in io.Reader, o runner.ProcessOptions) (runner.Result, []runner.Status, error) {
 	t.Helper()
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	var seen []runner.Status
@@ -72,7 +72,7 @@ func run(t *testing.T, in io.Reader, o runner.ProcessOptions) (runner.Result, er
 	if len(finished) != 1 || finished[0] != result {
 		t.Errorf("FinishedHandler got %v, the result is %v", finished, result)
 	}
-	return result, err, seen
+	return result, seen, err
 }
 
 func TestProcessHandsOutEverything(t *testing.T) {
@@ -82,7 +82,7 @@ func TestProcessHandsOutEverything(t *testing.T) {
 	var out bytes.Buffer
 	var events []runner.Event
 	artifacts := 0
-	result, err, seen := run(t, iotest.OneByteReader(strings.NewReader(in+"what follows is not read")), runner.ProcessOptions{
+	result, seen, err := run(t, iotest.OneByteReader(strings.NewReader(in+"what follows is not read")), runner.ProcessOptions{
 		PrivateDataDir: filepath.Join(dir, "made"), Ident: "x", Output: &out,
 		EventHandler: func(e runner.Event) bool {
 			events = append(events, e)
@@ -147,11 +147,11 @@ func TestProcessOutput(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		c.o.Output = &out
-		if _, err, _ := run(t, strings.NewReader(in), c.o); err != nil || out.String() != c.want {
+		if _, _, err := run(t, strings.NewReader(in), c.o); err != nil || out.String() != c.want {
 			t.Errorf("%s: %q, %v; want %q", name, out.String(), err, c.want)
 		}
 	}
-	result, err, _ := run(t, strings.NewReader(in), runner.ProcessOptions{Output: &failingWriter{0}})
+	result, _, err := run(t, strings.NewReader(in), runner.ProcessOptions{Output: &failingWriter{0}})
 	if !errors.Is(err, errPipe) || result.Events != 3 || result.Status != "successful" || result.RC == 0 {
 		t.Errorf("output that fails: %+v, %v", result, err)
 	}
@@ -195,7 +195,7 @@ func TestExitCode(t *testing.T) {
 		if err := errors.Join(os.Mkdir(old, 0o700), os.WriteFile(filepath.Join(old, "rc"), []byte("77"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
-		result, err, _ := run(t, strings.NewReader(in+end), runner.ProcessOptions{PrivateDataDir: dir})
+		result, _, err := run(t, strings.NewReader(in+end), runner.ProcessOptions{PrivateDataDir: dir})
 		if err != nil || result.RC != c.want || result.Status != c.status {
 			t.Errorf("%+v: %+v, %v", c, result, err)
 		}
@@ -244,7 +244,7 @@ func TestEachFaultHasItsOwnError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			result, err, seen := run(t, c.in, runner.ProcessOptions{PrivateDataDir: dir, MaxArtifactBytes: 1000})
+			result, seen, err := run(t, c.in, runner.ProcessOptions{PrivateDataDir: dir, MaxArtifactBytes: 1000})
 			if err == nil || !strings.Contains(err.Error(), c.says) || len(err.Error()) > 1500 {
 				t.Fatalf("error %.2000v, want %q in it", err, c.says)
 			}
@@ -321,7 +321,7 @@ func TestProcessEndsWithItsContext(t *testing.T) {
 func TestProcessTellsWhatItCannotSave(t *testing.T) {
 	dir := t.TempDir()
 	in := event(1, "x") + event(2, strings.Repeat("y", 100_000)) + status("successful") + end
-	_, err, _ := run(t, strings.NewReader(in), runner.ProcessOptions{ArtifactDir: dir, PrivateDataDir: dir,
+	_, _, err := run(t, strings.NewReader(in), runner.ProcessOptions{ArtifactDir: dir, PrivateDataDir: dir,
 		EventHandler: func(e runner.Event) bool {
 			if e.Counter == 1 {
 				if err := os.Mkdir(filepath.Join(dir, "job_events", "1-u-1_2.json"), 0o700); err != nil {

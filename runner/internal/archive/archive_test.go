@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
@@ -252,7 +254,7 @@ func TestExtraFilesTakeThePlaceOfThoseOnDisk(t *testing.T) {
 }
 
 func TestPackStopsWithItsContext(t *testing.T) {
-	t.Parallel()
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "a"), "x")
 	ctx, cancel := context.WithCancelCause(context.Background())
@@ -260,6 +262,29 @@ func TestPackStopsWithItsContext(t *testing.T) {
 	cancel(why)
 	if err := archive.Pack(ctx, io.Discard, dir, archive.PackOptions{}); !errors.Is(err, why) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// failAfter fails after n bytes, in the middle of a file's blocks.
+type failAfter struct{ n int }
+
+func (w *failAfter) Write(p []byte) (int, error) {
+	if w.n -= len(p); w.n < 0 {
+		return 0, io.ErrClosedPipe
+	}
+	return len(p), nil
+}
+
+func TestPackEndsItsWorkersWhenWritingFails(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	dir := t.TempDir()
+	random := make([]byte, 4<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(random)
+	write(t, filepath.Join(dir, "a"), string(random))
+	for _, n := range []int{0, 100, 1 << 20, 4 << 20} {
+		if err := archive.Pack(context.Background(), &failAfter{n}, dir, archive.PackOptions{}); !errors.Is(err, io.ErrClosedPipe) {
+			t.Errorf("after %d bytes: error %v", n, err)
+		}
 	}
 }
 

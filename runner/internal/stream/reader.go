@@ -18,6 +18,7 @@ const bufferSize = 128 << 10
 // the peer failed, as opposed to the peer having said something wrong.
 type ReadError struct{ Err error }
 
+// Error is that of the reader below.
 func (e *ReadError) Error() string { return e.Err.Error() }
 
 // Unwrap returns the error of the reader below.
@@ -29,6 +30,7 @@ type LineError struct {
 	Err  error
 }
 
+// Error says what is wrong with the line, and shows its beginning.
 func (e *LineError) Error() string {
 	return fmt.Sprintf("malformed line: %v; the line begins: %s", e.Err, e.Line)
 }
