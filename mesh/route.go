@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ func (m *Mesh) newCore(now time.Time) *routing.Core {
 	return routing.New(routing.Config{
 		Self:  m.cfg.ID,
 		Epoch: m.cfg.Epoch,
+		Nonce: binary.BigEndian.Uint32(m.nonce),
 		Seal: func(a *routing.Advert) {
 			if err := wire.SealUnsigned(a); err != nil {
 				m.log.Error("own advert does not encode; neighbours will not hear of the change", "err", err)
@@ -37,8 +39,8 @@ func (m *Mesh) route(ctx context.Context) error {
 		}
 		now := time.Now()
 		m.core.Advance(now)
+		m.report(m.core.TakeEvents()) // first: an epoch is on disk before it is used
 		m.flood(m.core.TakeSends())
-		m.report(m.core.TakeEvents())
 		m.table.Store(m.core.Table())
 		if next, ok := m.core.NextTimer(); ok {
 			timer.Reset(max(0, next.Sub(now)))
