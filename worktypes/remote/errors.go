@@ -11,19 +11,21 @@ import (
 // Code says why a request was refused (docs/work.md section 4.5).
 type Code uint16
 
+// The codes. All but the first and the last stand for an error of package
+// worktypes, which errors.Is finds.
 const (
-	CodeMalformed       Code = 1 // the bytes are no request of this protocol
-	CodeBadSpec         Code = 2
-	CodeUnknownType     Code = 3
-	CodeForbiddenParams Code = 4
-	CodeConflict        Code = 5
-	CodeUnknownUnit     Code = 6
-	CodeNotPending      Code = 7
-	CodeBusy            Code = 8
-	CodeBadPayload      Code = 9
-	CodeBadOffset       Code = 10
-	CodeTruncated       Code = 11
-	CodeClosed          Code = 12 // the node is stopping
+	CodeMalformed       Code = 1  // the bytes are no request of this protocol
+	CodeBadSpec         Code = 2  // worktypes.ErrBadSpec
+	CodeUnknownType     Code = 3  // worktypes.ErrUnknownType
+	CodeForbiddenParams Code = 4  // worktypes.ErrForbiddenParams
+	CodeConflict        Code = 5  // worktypes.ErrConflict
+	CodeUnknownUnit     Code = 6  // worktypes.ErrUnknownUnit
+	CodeNotPending      Code = 7  // worktypes.ErrNotPending
+	CodeBusy            Code = 8  // worktypes.ErrBusy
+	CodeBadPayload      Code = 9  // worktypes.ErrBadPayload
+	CodeBadOffset       Code = 10 // worktypes.ErrBadOffset
+	CodeTruncated       Code = 11 // worktypes.ErrTruncated
+	CodeClosed          Code = 12 // worktypes.ErrClosed: the node is stopping
 	CodeInternal        Code = 13 // a fault of the node; its log has more
 )
 
