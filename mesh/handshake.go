@@ -26,11 +26,11 @@ const (
 func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighbour, error) {
 	control, err := l.Open(ctx)
 	if err != nil {
-		return nil, err
+		return nil, noHello(err)
 	}
 	defer guard(ctx, l, control)()
 	if err := m.sendHello(control, peer.Cost); err != nil {
-		return nil, err
+		return nil, noHello(err) // it has closed the link already
 	}
 	hello, err := m.readHello(control, peer.AllowedPeers)
 	if err != nil {
@@ -142,7 +142,7 @@ func (m *Mesh) readHello(control net.Conn, allowed []routing.NodeID) (wire.Hello
 func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
 	t, body, err := wire.ReadFrame(control, nil, wire.MaxHelloFrame)
 	if err != nil {
-		return wire.Hello{}, fmt.Errorf("the peer said no Hello (is it a Ranvier node?): %w", err)
+		return wire.Hello{}, noHello(err)
 	}
 	msg, err := wire.ParseControl(t, body)
 	if err != nil {
@@ -155,6 +155,15 @@ func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
 		return wire.Hello{}, &RefusedError{Code: msg.Code, Node: msg.Node, Reason: msg.Reason}
 	}
 	return wire.Hello{}, fmt.Errorf("%w: %v in place of a Hello", wire.ErrMalformed, t)
+}
+
+// noHello says that a link ended, or turned into nonsense, before the peer was
+// known. The addresses in err say nothing new.
+func noHello(err error) error {
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	return fmt.Errorf("the peer said no Hello (is it a Ranvier node?): %w", err)
 }
 
 // sendGoAway is a courtesy: the link ends whether it arrives or not.

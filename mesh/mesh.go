@@ -252,7 +252,8 @@ func (m *Mesh) Addrs() []string {
 }
 
 // Attached waits until the node has a neighbour. It gives up as soon as every
-// peer has been tried once in vain; the error then joins a *PeerError for each.
+// peer has been tried once in vain, or ctx's time is over; the error then joins
+// a *PeerError for each. When ctx was canceled it is context.Canceled.
 func (m *Mesh) Attached(ctx context.Context) error {
 	for _, d := range m.dialers {
 		select {
@@ -260,17 +261,30 @@ func (m *Mesh) Attached(ctx context.Context) error {
 			return nil
 		case <-d.tried:
 		case <-ctx.Done():
-			return ctx.Err()
+			if ctx.Err() != context.DeadlineExceeded {
+				return ctx.Err()
+			}
+			return m.unattached(context.Cause(ctx))
 		}
 	}
 	select {
 	case <-m.hasNeighbour():
 		return nil
 	default:
+		return m.unattached(nil)
 	}
+}
+
+// unattached says of every peer why it is no neighbour; late is the reason of
+// those whose first attempt has not ended.
+func (m *Mesh) unattached(late error) error {
 	var errs []error
 	for _, d := range m.dialers {
-		if err := d.failure(); err != nil {
+		err := d.failure()
+		if err == nil && late != nil {
+			err = &PeerError{Address: d.peer.Address, Err: late}
+		}
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ranvier-mesh/ranvier/runner"
 )
 
 // version is set by the build; a plain `go build` has the module's.
@@ -46,14 +48,20 @@ func newRoot() *cobra.Command {
 		Long: `Ranvier nodes keep links to each other and run jobs for each other, any number
 of hops away. "ranvier node" is the long-running node; "ranvier run" sends an
 Ansible job to a node and shows the play as it runs there.`,
-		Version:       buildVersion(),
-		SilenceUsage:  true,
-		SilenceErrors: true,
+		Version:                    buildVersion(),
+		SilenceUsage:               true,
+		SilenceErrors:              true,
+		Args:                       unknownCommand,
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
 	root.AddCommand(newNode(), newRun(), newTransmit(), newProcess(), newPing(), newTraceroute(), newStatus())
+	for _, cmd := range root.Commands() {
+		markEntry(cmd)
+	}
 	return root
 }
 
@@ -68,6 +76,35 @@ const (
 
 // usageError is a command line that is wrong.
 type usageError struct{ error }
+
+// entered is an error of a command's own. Every other one comes from cobra,
+// which has no types for them, and is about the command line.
+type entered struct{ error }
+
+func (e entered) Unwrap() error { return e.error }
+
+// markEntry makes a command's errors entered ones.
+func markEntry(cmd *cobra.Command) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := run(cmd, args); err != nil {
+			return entered{err}
+		}
+		return nil
+	}
+}
+
+// unknownCommand refuses what is no command, and says what may be meant.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("unknown command %q%s (see %s --help)", args[0], hint, cmd.CommandPath())
+}
 
 // codeError is an end with a certain exit code; its error may be nil when all
 // has been said.
@@ -93,9 +130,7 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &code):
 		return code.code
-	case errors.As(err, &usage):
-		return exitUsage
-	case strings.HasPrefix(err.Error(), "unknown command"): // cobra has no type for it
+	case errors.As(err, &usage), !errors.As(err, new(entered)), errors.Is(err, runner.ErrOptions):
 		return exitUsage
 	}
 	return exitFailed

@@ -104,6 +104,8 @@ func streamExit(r runner.Result, err error) int {
 	var lost *runner.LinkError
 	var truncated *runner.TruncatedError
 	switch {
+	case errors.Is(err, runner.ErrOptions):
+		return exitUsage
 	case errors.As(err, &died), errors.As(err, &broken), errors.As(err, &lost), errors.As(err, &truncated):
 		return exitBroken
 	case errors.As(err, &peer), errors.As(err, &refused), errors.As(err, &notTaken):

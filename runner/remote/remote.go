@@ -172,13 +172,9 @@ func Attach(ctx context.Context, timeout time.Duration, peers []string, cfg mesh
 		}
 		cfg.Peers = append(cfg.Peers, mesh.PeerConfig{Address: address})
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no peer answered in %v", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer in %v", timeout))
 	defer cancel()
-	node, err := mesh.Attach(ctx, cfg)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = context.Cause(ctx)
-	}
-	return node, err
+	return mesh.Attach(ctx, cfg)
 }
 
 // run is one job on its way.
