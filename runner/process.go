@@ -312,7 +312,7 @@ type noteError struct {
 
 func (n *noteError) Read(p []byte) (int, error) {
 	c, err := n.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
+	if err != nil && err != io.EOF {
 		n.err = err
 	}
 	return c, err

@@ -43,8 +43,14 @@ func (e *BrokenError) Error() string {
 	return fmt.Sprintf("stream %s: the way broke: %v", e.Name, e.Cause)
 }
 
-// Unwrap returns the cause.
-func (e *BrokenError) Unwrap() error { return e.Cause }
+// Unwrap returns the cause. An end without a FIN is io.ErrUnexpectedEOF, so that
+// nobody who asks errors.Is takes it for the end of what was sent.
+func (e *BrokenError) Unwrap() error {
+	if e.Cause == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return e.Cause
+}
 
 // ResetError is returned by Read and Write when the peer ended the stream at once.
 type ResetError struct {

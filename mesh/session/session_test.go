@@ -75,7 +75,7 @@ func TestACarrierThatEndsWithoutFinIsAnError(t *testing.T) {
 			end(carrier)
 			for _, c := range []*Conn{a, b} {
 				var broken *BrokenError
-				if _, err := c.Read(make([]byte, 1)); !errors.As(err, &broken) || err == io.EOF {
+				if _, err := c.Read(make([]byte, 1)); !errors.As(err, &broken) || errors.Is(err, io.EOF) {
 					t.Errorf("read: %v", err)
 				}
 				if _, err := c.Write([]byte("x")); !errors.As(err, &broken) {

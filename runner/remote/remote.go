@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/mesh"
@@ -193,15 +194,18 @@ func (r *run) do(ctx context.Context) (Result, error) {
 	// The streams outlive ctx: a canceled job still has results to bring.
 	streams, cut := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cut(nil)
-	defer r.cancelAfter(ctx, cut)()
+	defer r.cutAfter(ctx, cut)()
 
 	client := &work.Client{Dial: r.dial, Node: r.o.ViaReceptor}
+	say := sync.OnceFunc(r.canceling)
+	untold := context.AfterFunc(ctx, say)
 	job, err := r.submit(ctx, streams, client)
+	untold()
 	if err != nil {
 		return Result{Path: r.path}, err
 	}
 	defer job.Close()
-	defer context.AfterFunc(ctx, func() { job.Cancel(streams) })()
+	defer context.AfterFunc(ctx, func() { cancelJob(streams, job, say) })()
 	defer context.AfterFunc(streams, func() { job.Close() })()
 
 	result, err := runner.Process(streams, job.Results, r.o.Process)
@@ -232,13 +236,24 @@ func (r *run) dial(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
-// cancelAfter cuts the streams some time after ctx has ended, so that nothing
+func (r *run) canceling() {
+	if r.o.Canceling != nil {
+		r.o.Canceling()
+	}
+}
+
+// cancelJob tells the node, then the user: who is told that he may leave now
+// leaves nothing running. But he shall not wait for a way that is congested.
+func cancelJob(streams context.Context, job *work.Job, say func()) {
+	defer time.AfterFunc(200*time.Millisecond, say).Stop()
+	job.Cancel(streams)
+	say()
+}
+
+// cutAfter cuts the streams some time after ctx has ended, so that nothing
 // waits for ever for a node that does not answer.
-func (r *run) cancelAfter(ctx context.Context, cut context.CancelCauseFunc) (stop func() bool) {
+func (r *run) cutAfter(ctx context.Context, cut context.CancelCauseFunc) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
-		if r.o.Canceling != nil {
-			r.o.Canceling()
-		}
 		time.AfterFunc(r.o.CancelTimeout, func() {
 			cut(fmt.Errorf("node %s did not end the job in %v after it was canceled", r.target, r.o.CancelTimeout))
 		})

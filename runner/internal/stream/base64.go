@@ -3,7 +3,6 @@ package stream
 import (
 	"bufio"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -48,7 +47,7 @@ func (z *zipReader) fill() error {
 		want := min(int64(len(free)), z.encoded-int64(len(z.in)))
 		n, err := z.br.Read(free[:want])
 		if n == 0 && err != nil {
-			if errors.Is(err, io.EOF) {
+			if err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}
 			return err

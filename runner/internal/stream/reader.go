@@ -61,14 +61,14 @@ func NewReader(r io.Reader) *Reader {
 // message, an empty one too, or too long.
 func (r *Reader) Next() (Message, error) {
 	line, err := r.line()
-	if errors.Is(err, io.EOF) && len(line) > 0 {
+	if err == io.EOF && len(line) > 0 {
 		// Python takes a last line that lacks only its newline, so try it.
 		if m, perr := Parse(line); perr == nil {
 			return m, nil
 		}
 	}
 	if err != nil {
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
 		return Message{}, err
@@ -110,7 +110,8 @@ func (r *Reader) Zip(n int64) io.Reader {
 }
 
 // markErrors wraps all errors but io.EOF as *ReadError, so that they are told
-// apart from what the layers above find wrong.
+// apart from what the layers above find wrong. An error that wraps io.EOF is
+// such an error too: only the bare one is the end of the stream.
 type markErrors struct{ r io.Reader }
 
 func (m markErrors) Read(p []byte) (int, error) {

@@ -113,6 +113,7 @@ func TestZipFaults(t *testing.T) {
 		{"too much", strings.NewReader("YWJj"), 2, nil},
 		{"padding inside", strings.NewReader("YQ==YWJj"), 6, nil},
 		{"link", iotest.ErrReader(broken), 2, broken},
+		{"link's own end", iotest.ErrReader(fmt.Errorf("%w: %w", broken, io.EOF)), 2, broken},
 	} {
 		_, err := io.ReadAll(stream.NewReader(c.in).Zip(c.n))
 		if err == nil || c.is != nil && !errors.Is(err, c.is) {
