@@ -57,18 +57,30 @@ func TestJobOverTwoLinks(t *testing.T) {
 	m.c.leftNothing()
 }
 
-// leftNothing checks that the jobs of a node have left nothing on it. The
-// program has the answer to its release of the unit before it ends.
+// released checks that nothing of its jobs is kept or runs on a node. The program
+// has the answer to its release of the unit before it ends.
+func (n *node) released() {
+	n.t.Helper()
+	n.lacks("data/units/*", "data/units/.*")
+	if left := relatives(n.t, n.mark, "ansible"); len(left) > 0 {
+		n.t.Errorf("still running on node %s: %v", n.id, left)
+	}
+}
+
+// leftNothing is released for jobs that had the time to clear up.
 func (n *node) leftNothing() {
 	n.t.Helper()
-	for _, pattern := range []string{"data/units/*", "data/units/.*", "tmp/*", "home/.ansible/tmp/*"} {
+	n.released()
+	n.lacks("tmp/*", "home/.ansible/tmp/*")
+}
+
+func (n *node) lacks(patterns ...string) {
+	n.t.Helper()
+	for _, pattern := range patterns {
 		left, err := filepath.Glob(filepath.Join(n.dir, pattern))
 		if err != nil || len(left) > 0 {
 			n.t.Errorf("node %s still has %q (%v)", n.id, left, err)
 		}
-	}
-	if left := relatives(n.t, n.mark, "ansible"); len(left) > 0 {
-		n.t.Errorf("still running on node %s: %v", n.id, left)
 	}
 }
 

@@ -22,7 +22,7 @@ func TestJobsThatCannotBegin(t *testing.T) {
 		io.Copy(io.Discard, c)
 	})
 	closing := serve(t, func(c net.Conn) {})
-	silent := serve(t, func(c net.Conn) { io.Copy(io.Discard, c) })
+	silent := serve(t, hold)
 
 	for name, test := range map[string]struct {
 		target string
@@ -149,6 +149,9 @@ func closedPort(t *testing.T) string {
 	l.Close()
 	return l.Addr().String()
 }
+
+// hold reads what comes and says nothing.
+func hold(c net.Conn) { io.Copy(io.Discard, c) }
 
 // serve answers connections until the end of the test, and returns the address.
 func serve(t *testing.T, answer func(net.Conn)) string {

@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// The runner over there is killed in the middle of a play.
+func TestWorkerKilled(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "n", listener)
+	g := newGate(t)
+	p := newProject(t, "- debug: {msg: before the end}\n"+g.task())
+	run := p.run(n, "n")
+	run.await(run.stdout, "before the end")
+	defer g.arrived().Close()
+
+	workers := relatives(t, n.mark, "ansible-runner worker")
+	if len(workers) != 1 {
+		t.Fatalf("workers: %v", workers)
+	}
+	if err := syscall.Kill(workers[0].pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	run.exits(75)
+	run.says(`the job on node n ended as Failed: ansible-runner worker was killed by signal 9 \(killed\).*`)
+	p.wants("playbook_on_start", "playbook_on_play_start", "runner_on_ok")
+	n.released()
+	n.serves()
+}
+
+// serves checks that a node does jobs.
+func (n *node) serves() {
+	n.t.Helper()
+	p := newProject(n.t, "- debug: {msg: still here}\n")
+	run := p.run(n, n.id)
+	run.exits(0)
+	p.status("successful", "0")
+}
+
+// A relay on the only way is killed in the middle of a play. (That a job
+// survives this, or is found again, is for later versions.)
+func TestRelayKilled(t *testing.T) {
+	t.Parallel()
+	b := startNode(t, "b", listener)
+	m := line{startNode(t, "a", listener+b.peer()), b, startNode(t, "c", listener+b.peer())}
+	m.a.reaches("c")
+	g := newGate(t)
+	p := newProject(t, "- debug: {msg: before the end}\n"+g.task())
+	run := p.run(m.a, "c")
+	run.await(run.stdout, "before the end")
+	defer g.arrived().Close()
+
+	m.b.signal(syscall.SIGKILL)
+	run.exits(75)
+	run.says(`the link to the worker was lost after \d+ events: the connection to node c broke .*`)
+	p.wants("playbook_on_start", "runner_on_ok")
+	m.a.await(m.a.stderr, `link down" node=b`)
+	late := p.run(m.a, "c")
+	late.exits(69)
+	late.says(`stream to c: node a refused: no route to node c: known are a.*`)
+	m.c.serves()
+}
+
+// Ctrl-C ends the play over there, and brings what there is of it.
+func TestCancel(t *testing.T) {
+	t.Parallel()
+	m := startLine(t)
+	g := newGate(t)
+	p := newProject(t, "- debug: {msg: before the end}\n"+g.task()+"- debug: {msg: too far}\n")
+	run := p.run(m.a, "c")
+	run.await(run.stdout, "before the end")
+	defer g.arrived().Close()
+	if plays := relatives(t, m.c.mark, "ansible-playbook"); len(plays) == 0 {
+		t.Error("no ansible-playbook on node c: the test cannot see it")
+	}
+
+	run.signal(syscall.SIGINT)
+	run.await(run.stderr, `ranvier: canceling the job on node c \(press Ctrl-C again to leave without waiting\)\n`)
+	run.exits(254)
+	run.await(run.stderr, `ranvier: the job on node c was canceled\n$`)
+	if strings.Contains(run.stdout.String(), "too far") {
+		t.Error("the play went on")
+	}
+	if plays := relatives(t, m.c.mark, "ansible"); len(plays) > 0 {
+		t.Errorf("still running on node c: %v", plays)
+	}
+	p.status("canceled", "254")
+	p.wants("playbook_on_start", "runner_on_ok")
+	if !strings.Contains(p.artifact("stdout"), "before the end") {
+		t.Errorf("artifacts/job/stdout: %q", p.artifact("stdout"))
+	}
+	m.c.released()
+}
+
+// Who presses Ctrl-C twice does not wait.
+func TestCancelTwice(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "n", listener)
+	g := newGate(t)
+	p := newProject(t, g.task())
+	run := p.run(n, "n")
+	defer g.arrived().Close()
+
+	run.signal(syscall.SIGINT)
+	run.await(run.stderr, "canceling the job")
+	n.await(n.stderr, "work unit is being canceled")
+	run.signal(syscall.SIGINT)
+	run.wait()
+	if status := run.cmd.ProcessState.Sys().(syscall.WaitStatus); status.ExitStatus() != 254 && status.Signal() != syscall.SIGINT {
+		t.Errorf("ended with %v", run.cmd.ProcessState)
+	}
+	n.await(n.stderr, `work unit ended.*state=Canceled`) // over there it is over as well
+}
+
+// Ctrl-C while the first peer has yet to answer.
+func TestCancelWhileConnecting(t *testing.T) {
+	t.Parallel()
+	came := make(chan struct{}, 1)
+	peer := serve(t, func(c net.Conn) {
+		came <- struct{}{}
+		hold(c)
+	})
+	run := start(t, nil, "run", newProject(t, "- debug:\n").dir, "-p", "test.yml", "--via-receptor", "n", "--receptor-peer", peer)
+	<-came
+	run.signal(syscall.SIGINT)
+	run.exits(254)
+	run.says(`.*canceled.*`)
+}
