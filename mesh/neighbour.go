@@ -193,8 +193,9 @@ func (n *neighbour) watch(ctx context.Context) error {
 	tick := time.NewTicker(heartbeat)
 	defer tick.Stop()
 	start := time.Now()
-	heard, spoke, compared := start, start, start
+	heard, compared := start, start
 	received, sent := n.link.Traffic()
+	pace := pace{start, sent}
 	wasQuiet := false
 	for {
 		var now time.Time
@@ -210,15 +211,13 @@ func (n *neighbour) watch(ctx context.Context) error {
 		if r != received || (wasQuiet && !quiet) { // the peer may not have known yet
 			received, heard = r, now
 		}
-		if s != sent {
-			sent, spoke = s, now
-		}
 		wasQuiet = quiet
 
 		every, dead := heartbeat, deadAfter
 		if quiet {
 			every, dead = quietHeartbeat, quietDeadAfter
 		}
+		beat := pace.due(now, s, every)
 		silence := now.Sub(heard)
 		n.silence.Store(int64(silence))
 		switch {
@@ -231,7 +230,7 @@ func (n *neighbour) watch(ctx context.Context) error {
 			})
 		case !n.routers() && !quiet && silence >= heartbeat:
 			n.push(wire.Heartbeat{Ask: true}) // it may count its streams otherwise and be quiet
-		case now.Sub(spoke) >= every:
+		case beat:
 			n.push(wire.Heartbeat{})
 		}
 	}
