@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 )
 
 // Link is a multiplexed connection to a peer. Its methods may be called from
@@ -53,6 +54,27 @@ type Transport interface {
 	Dial(ctx context.Context, addr string) (Link, error)
 	// Listen binds an address; ctx counts for the binding only.
 	Listen(ctx context.Context, addr string) (Listener, error)
+}
+
+// Options are what a configuration may say of the links of one listener or
+// peer. The zero value says nothing.
+type Options struct {
+	// Rate is how many bytes a second a link may send; 0 for no bound. What
+	// comes in is the other end's to bound.
+	Rate int64
+	// Header is sent with the request that makes a WebSocket; other
+	// transports do not look at it.
+	Header http.Header
+}
+
+// Zero tells whether the options say nothing.
+func (o Options) Zero() bool { return o.Rate == 0 && len(o.Header) == 0 }
+
+// Configurable is a Transport that knows Options.
+type Configurable interface {
+	Transport
+	// With returns a transport with these options in place of its own.
+	With(Options) Transport
 }
 
 // ErrClosed is wrapped by the errors of a link that is over.

@@ -20,14 +20,18 @@ import (
 // frames that are queued before it.
 const maxWrite = 32 << 10
 
-// Client returns the link of the end that dialled conn.
+// Client returns the link of the end that dialled conn. A conn with a method
+// MaxWrite() int gets no larger writes of a stream's data than that.
 func Client(conn net.Conn) (link.Link, error) { return start(conn, yamux.Client) }
 
-// Server returns the link of the end that accepted conn.
+// Server returns the link of the end that accepted conn; see Client.
 func Server(conn net.Conn) (link.Link, error) { return start(conn, yamux.Server) }
 
 func start(conn net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
-	l := &muxLink{conn: &countedConn{Conn: conn}}
+	l := &muxLink{conn: &countedConn{Conn: conn}, maxWrite: maxWrite}
+	if paced, ok := conn.(interface{ MaxWrite() int }); ok {
+		l.maxWrite = min(l.maxWrite, paced.MaxWrite())
+	}
 	session, err := side(l.conn, config())
 	if err != nil {
 		return nil, fmt.Errorf("start yamux: %w", err)
@@ -54,8 +58,9 @@ func config() *yamux.Config {
 }
 
 type muxLink struct {
-	conn    *countedConn
-	session *yamux.Session
+	conn     *countedConn
+	session  *yamux.Session
+	maxWrite int
 }
 
 func (l *muxLink) Open(context.Context) (net.Conn, error) {
@@ -63,7 +68,7 @@ func (l *muxLink) Open(context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, closed(err)
 	}
-	return &stream{s}, nil
+	return &stream{s, l.maxWrite}, nil
 }
 
 func (l *muxLink) Accept() (net.Conn, error) {
@@ -71,7 +76,7 @@ func (l *muxLink) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, closed(err)
 	}
-	return &stream{s}, nil
+	return &stream{s, l.maxWrite}, nil
 }
 
 func closed(err error) error {
@@ -98,12 +103,15 @@ func (l *muxLink) LocalAddr() net.Addr  { return l.conn.LocalAddr() }
 func (l *muxLink) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
 
 // stream keeps each yamux frame small.
-type stream struct{ *yamux.Stream }
+type stream struct {
+	*yamux.Stream
+	maxWrite int
+}
 
 func (s *stream) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		n, err := s.Stream.Write(p[total:min(len(p), total+maxWrite)])
+		n, err := s.Stream.Write(p[total:min(len(p), total+s.maxWrite)])
 		total += n
 		if err != nil || total == len(p) {
 			return total, err

@@ -1,49 +1,105 @@
-// Package tcplink carries links over TCP.
+// Package tcplink carries links over TCP, with TLS 1.3 or without
+// (docs/protocol.md section 4.1).
 package tcplink
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
 	"github.com/ranvier-mesh/ranvier/mesh/muxlink"
 )
 
-// Transport implements link.Transport over TCP; addresses are host:port.
+// Transport implements link.Configurable over TCP; addresses are host:port.
 // Names are resolved at every Dial.
-type Transport struct{}
+type Transport struct {
+	// ServerTLS and ClientTLS, where they are not nil, put TLS 1.3 on the
+	// links that are accepted and dialled; their NextProtos and MinVersion are
+	// not looked at. A nil one means plain TCP.
+	ServerTLS, ClientTLS *tls.Config
+	Resolver             *net.Resolver // looks names up; nil for the system's
+	Options              link.Options
+}
 
-// Dial implements link.Transport.
-func (Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
-	d := net.Dialer{Control: tune, KeepAlive: -1} // the mesh's heartbeats are the keepalive
+// alpn is the protocol's name in TLS.
+const alpn = "ranvier/1"
+
+// With implements link.Configurable.
+func (t Transport) With(o link.Options) link.Transport {
+	t.Options = o
+	return t
+}
+
+// Dial implements link.Transport. With TLS the peer has proved who it is when
+// it returns; the name to prove is ClientTLS.ServerName, or addr's host.
+func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
+	d := net.Dialer{Resolver: t.Resolver, Control: tune, KeepAlive: -1} // the mesh's heartbeats are the keepalive
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return muxlink.Client(conn)
+	if t.ClientTLS != nil {
+		secured := tls.Client(conn, clientConfig(t.ClientTLS, addr))
+		if err := secured.HandshakeContext(ctx); err != nil {
+			conn.Close()
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: conn.RemoteAddr(), Err: err}
+		}
+		conn = secured
+	}
+	return muxlink.Client(pace.Conn(conn, t.Options))
 }
 
 // Listen implements link.Transport.
-func (Transport) Listen(ctx context.Context, addr string) (link.Listener, error) {
+func (t Transport) Listen(ctx context.Context, addr string) (link.Listener, error) {
 	lc := net.ListenConfig{Control: tune, KeepAlive: -1}
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	return &listener{l}, nil
+	return &listener{Listener: l, tls: strict(t.ServerTLS), options: t.Options}, nil
 }
 
-type listener struct{ net.Listener }
+type listener struct {
+	net.Listener
+	tls     *tls.Config // nil: none
+	options link.Options
+}
 
+// Accept leaves the TLS handshake to the link's first read, so that a slow
+// peer holds up nobody.
 func (l *listener) Accept() (link.Link, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	return muxlink.Server(conn)
+	if l.tls != nil {
+		conn = tls.Server(conn, l.tls)
+	}
+	return muxlink.Server(pace.Conn(conn, l.options))
+}
+
+func clientConfig(c *tls.Config, addr string) *tls.Config {
+	c = strict(c)
+	if c.ServerName == "" {
+		c.ServerName, _, _ = net.SplitHostPort(addr)
+	}
+	return c
+}
+
+// strict is c for links alone; nil of nil.
+func strict(c *tls.Config) *tls.Config {
+	if c == nil {
+		return nil
+	}
+	c = c.Clone()
+	c.MinVersion = tls.VersionTLS13
+	c.NextProtos = []string{alpn}
+	return c
 }
 
 // notSentLowat bounds what waits unsent in the kernel: without it a control
