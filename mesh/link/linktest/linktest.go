@@ -199,10 +199,15 @@ func testLinkClose(t *testing.T, near, far link.Link) {
 
 func testTraffic(t *testing.T, near, far link.Link) {
 	a, b := pair(t, near, far)
-	go a.Write(make([]byte, 10_000))
+	wrote := make(chan struct{})
+	go func() {
+		defer close(wrote)
+		a.Write(make([]byte, 10_000))
+	}()
 	if _, err := io.ReadFull(b, make([]byte, 10_000)); err != nil {
 		t.Fatal(err)
 	}
+	<-wrote
 	if received, _ := far.Traffic(); received < 10_000 {
 		t.Errorf("far end received %d bytes", received)
 	}

@@ -1,0 +1,122 @@
+package wslink
+
+import (
+	"context"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+
+	"github.com/coder/websocket"
+
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
+	"github.com/ranvier-mesh/ranvier/mesh/muxlink"
+)
+
+// maxWaiting is how many connections may be no WebSockets yet; what comes
+// beyond is closed at once.
+const maxWaiting = 256
+
+// listener is a web server that has one thing to offer.
+type listener struct {
+	inner   net.Listener
+	path    string
+	options link.Options
+	links   chan link.Link
+	done    chan struct{}
+	once    sync.Once
+	server  *http.Server
+	waiting atomic.Int64
+}
+
+// connKey finds the connection below a request.
+type connKey struct{}
+
+func serve(inner net.Listener, path string, o link.Options) *listener {
+	l := &listener{inner: inner, path: path, options: o, links: make(chan link.Link), done: make(chan struct{})}
+	l.server = &http.Server{
+		Handler:           http.HandlerFunc(l.upgrade),
+		ReadHeaderTimeout: handshakeTime,
+		IdleTimeout:       handshakeTime,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          log.New(io.Discard, "", 0), // strangers' mistakes
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:         l.count,
+	}
+	go func() {
+		l.server.Serve(inner) // until Close; what accept fails with it tries again itself
+		l.Close()
+	}()
+	return l
+}
+
+// count keeps the number of connections that are no links bounded.
+func (l *listener) count(c net.Conn, s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		if l.waiting.Add(1) > maxWaiting {
+			c.Close()
+		}
+	case http.StateHijacked, http.StateClosed:
+		l.waiting.Add(-1)
+	}
+}
+
+func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
+	raw := r.Context().Value(connKey{}).(net.Conn)
+	if r.URL.Path != l.path {
+		http.NotFound(w, r)
+		return
+	}
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{subprotocol}})
+	if err != nil {
+		return // the client has been told
+	}
+	if ws.Subprotocol() != subprotocol {
+		ws.Close(websocket.StatusPolicyViolation, "the subprotocol is "+subprotocol)
+		return
+	}
+	k, err := muxlink.Server(pace.Conn(newConn(ws, raw), l.options))
+	if err != nil {
+		raw.Close()
+		return
+	}
+	select {
+	case l.links <- k:
+	case <-l.done:
+		k.Close()
+	}
+}
+
+func (l *listener) Accept() (link.Link, error) {
+	select {
+	case k := <-l.links:
+		return k, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close leaves the links alone: a hijacked connection is no longer the server's.
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return l.server.Close()
+}
+
+// Addr includes the path, so that it can be dialled.
+func (l *listener) Addr() net.Addr { return addr{l.inner.Addr(), l.path} }
+
+type addr struct {
+	net.Addr
+	path string
+}
+
+func (a addr) String() string {
+	if a.path == "/" {
+		return a.Addr.String()
+	}
+	return a.Addr.String() + a.path
+}
