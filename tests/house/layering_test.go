@@ -21,6 +21,7 @@ var order = [][]string{
 	{"internal/deadline"},
 	{"internal/pipe"},
 	{"mesh/link"},
+	{"mesh/link/pace"},
 	{"mesh/link/linktest"},
 	{"mesh/muxlink"},
 	{"mesh/tcplink", "mesh/wslink", "mesh/quiclink", "mesh/memlink"},
