@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -32,7 +31,7 @@ func (m *Mesh) bind(ctx context.Context, cfg ListenerConfig) error {
 	}
 	l, err := transport.Listen(ctx, addr)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", cfg.Address, err)
+		return &ListenError{cfg.Address, err}
 	}
 	scheme, _, _ := strings.Cut(cfg.Address, "://")
 	m.listeners = append(m.listeners, &boundListener{Listener: l, mesh: m, cfg: cfg, scheme: scheme})

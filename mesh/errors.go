@@ -1,7 +1,9 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -68,6 +70,24 @@ func (e *PeerError) Error() string {
 
 // Unwrap returns the cause.
 func (e *PeerError) Unwrap() error { return e.Err }
+
+// ListenError tells why a listener's address could not be bound.
+type ListenError struct {
+	Address string // as configured
+	Err     error
+}
+
+// Error names the address; the cause repeats it where it is the system's.
+func (e *ListenError) Error() string {
+	err := e.Err
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		err = op.Err
+	}
+	return fmt.Sprintf("cannot listen on %s: %v", e.Address, err)
+}
+
+// Unwrap returns the cause.
+func (e *ListenError) Unwrap() error { return e.Err }
 
 func joinIDs(ids []routing.NodeID, sep string) string {
 	var b strings.Builder

@@ -77,7 +77,7 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 		return nil, err
 	}
 	if n.mesh, err = mesh.New(ctx, n.meshConfig(epochs, opt)); err != nil {
-		return nil, err
+		return nil, n.blame(err)
 	}
 	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
 	for _, c := range cfg.ControlServices {
@@ -95,6 +95,18 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 
 // Addrs returns the addresses that peers can dial, as scheme://address.
 func (n *Node) Addrs() []string { return n.mesh.Addrs() }
+
+// blame puts the item of the file to an error of a listener.
+func (n *Node) blame(err error) error {
+	if bad := (*mesh.ListenError)(nil); errors.As(err, &bad) {
+		for _, l := range n.cfg.Listeners {
+			if "tcp://"+l.Address() == bad.Address {
+				return l.Pos.Errorf("", "%w", err)
+			}
+		}
+	}
+	return err
+}
 
 func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 	c := mesh.Config{

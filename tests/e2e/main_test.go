@@ -82,8 +82,8 @@ func touchSources(root string) error {
 	})
 }
 
-// binary returns the path of the program.
-func binary(t *testing.T) string {
+// program returns the path of the program.
+func program(t *testing.T) string {
 	t.Helper()
 	bin, err := build()
 	if err != nil {

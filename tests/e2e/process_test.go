@@ -89,7 +89,7 @@ type process struct {
 // end if it is still there.
 func start(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(binary(t), args...), stdout: newTranscript(), stderr: newTranscript(), done: make(chan struct{})}
+	p := &process{t: t, cmd: exec.Command(program(t), args...), stdout: newTranscript(), stderr: newTranscript(), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.WaitDelay = time.Second // who inherited the pipes shall not hold the test up
@@ -234,4 +234,9 @@ func (p *process) peakMiB() int {
 // running tells whether the process has not ended.
 func (p *process) running() bool {
 	return !errors.Is(p.cmd.Process.Signal(syscall.Signal(0)), os.ErrProcessDone)
+}
+
+// peakOfEnded is the most memory in MiB that a process that has ended has had.
+func (p *process) peakOfEnded() int {
+	return int(p.cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) >> 10
 }

@@ -1,0 +1,44 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// A project of 60 MB and a play that prints 20 MB pass through nodes whose
+// memory does not grow with them.
+func TestLargeJob(t *testing.T) {
+	t.Parallel()
+	m := startLine(t)
+	p := newProject(t, fmt.Sprintf("- stat: {path: '{{ playbook_dir }}/big', checksum_algorithm: sha256}\n  register: big\n"+
+		"- debug: {var: big.stat.checksum}\n- debug: {msg: \"{{ 'xyzzy ' * %d }}\"}\n  loop: [1, 2, 3, 4]\n", 5<<20/6))
+	big := make([]byte, 60<<20)
+	random := rand.NewChaCha8([32]byte{1})
+	random.Read(big)
+	if err := os.WriteFile(filepath.Join(p.dir, "project", "big"), big, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := p.run(m.a, "c")
+	run.exits(0)
+	p.status("successful", "0")
+	run.await(run.stdout, fmt.Sprintf("%x", sha256.Sum256(big)))
+	if n := len(run.stdout.String()); n < 20<<20 {
+		t.Errorf("%d bytes of output", n)
+	}
+	if n := len(p.artifact("stdout")); n < 20<<20 {
+		t.Errorf("%d bytes in artifacts/job/stdout", n)
+	}
+	for _, n := range []*node{m.a, m.b, m.c} {
+		n.bounded(t, 200)
+	}
+	peak := run.peakOfEnded()
+	t.Logf("ranvier run: at most %d MiB", peak)
+	if peak > 300 { // it has lines of 5 MB, as text and as JSON
+		t.Errorf("ranvier run has had %d MiB", peak)
+	}
+	m.c.leftNothing()
+}
