@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
+var rewrite = flag.Bool("rewrite", false, "rewrite the transcripts in testdata")
 
 // TestTranscripts runs the scripts in testdata. A file holds commands, one a
 // line, and indented below each what happens because of it. Lines that begin
@@ -50,13 +50,13 @@ func TestTranscripts(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := transcribe(t, want)
-			if *update {
+			if *rewrite {
 				if err := os.WriteFile(file, got, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" && !*update {
-				t.Errorf("what happens differs from %s (-want +got); -update rewrites it:\n%s", file, diff)
+			if diff := cmp.Diff(string(want), string(got)); diff != "" && !*rewrite {
+				t.Errorf("what happens differs from %s (-want +got); -rewrite writes it anew:\n%s", file, diff)
 			}
 		})
 	}
