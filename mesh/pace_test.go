@@ -16,16 +16,21 @@ func TestPaceKeepsTheLinkAlive(t *testing.T) {
 		start := time.Unix(0, 0)
 		p := pace{start, 0}
 		left, last := uint64(0), start // bytes so far, and when the last ones left
+		idle := 0                      // ticks in a row with nothing but heartbeats
 		for k := range 100 {
 			jitter := time.Duration(rapid.IntRange(-50, 50).Draw(t, "jitter")) * time.Millisecond
 			now := start.Add(time.Duration(k+1)*time.Second + jitter)
+			idle++
 			if n := rapid.SampledFrom([]uint64{0, 0, 0, 12, 70, 9000}).Draw(t, "bytes"); n > 0 {
 				left += n
+				idle = 0
 				last = now.Add(-900 * time.Millisecond) // just after the tick before
 			}
 			if p.due(now, left, heartbeat) {
 				left += frame
 				last = now
+			} else if idle > 1 {
+				t.Fatalf("tick %d: no heartbeat on an idle link", k)
 			}
 			if quiet := now.Sub(last); quiet > 2*time.Second {
 				t.Fatalf("tick %d: nothing sent for %v", k, quiet)

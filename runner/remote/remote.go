@@ -293,7 +293,9 @@ func (r *run) judge(ctx, streams context.Context, job *work.Job, result runner.R
 	case ctx.Err() != nil && canceled:
 		out.Status, out.RC = "canceled", canceledRC
 		return out, context.Cause(ctx)
-	case stream != nil && status.State == worktypes.Failed:
+	case status.State == worktypes.Failed && (stream != nil || result.Status == "canceled"):
+		// A worker that is interrupted calls that canceled; the unit knows
+		// whether anybody wanted it.
 		return out, &WorkError{Node: r.o.ViaReceptor, Status: status, Stream: stream}
 	}
 	return out, stream

@@ -64,6 +64,23 @@ func TestRelayKilled(t *testing.T) {
 	m.c.serves()
 }
 
+// The node that runs a play is stopped as an operator stops it.
+func TestNodeStoppedMidPlay(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "n", listener)
+	g := newGate(t)
+	p := newProject(t, "- debug: {msg: before the end}\n"+g.task())
+	run := p.run(n, "n")
+	run.await(run.stdout, "before the end")
+	defer g.arrived().Close()
+
+	n.signal(syscall.SIGTERM)
+	run.exits(75)
+	run.says(`the job on node n ended as Failed: the node was stopped while the job ran`)
+	p.wants("playbook_on_start", "runner_on_ok")
+	n.exits(0)
+}
+
 // Ctrl-C ends the play over there, and brings what there is of it.
 func TestCancel(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -153,9 +154,39 @@ func TestOutputIsUntouched(t *testing.T) {
 			t.Errorf("no %q in the output: %q", want, out)
 		}
 	}
-	if got := p.artifact("stdout"); !utf8.ValidString(got) || !strings.Contains(got, "東京") {
-		t.Errorf("artifacts/job/stdout: %q", got)
+	if got := p.artifact("stdout"); !utf8.ValidString(got) || strings.ReplaceAll(got, "\r", "") != strings.ReplaceAll(out, "\r", "") {
+		t.Errorf("artifacts/job/stdout is %q, standard output was %q", got, out)
 	}
 	p.wants("playbook_on_stats")
 	n.leftNothing()
+}
+
+// Nothing, or events as JSON, in place of the play's output.
+func TestOutputModes(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "n", listener)
+	p := newProject(t, "- debug: {msg: hello}\n")
+	quiet := p.run(n, "n", "--quiet")
+	quiet.exits(0)
+	if out := quiet.stdout.String(); out != "" {
+		t.Errorf("--quiet prints %q", out)
+	}
+	if !strings.Contains(p.artifact("stdout"), "hello") {
+		t.Errorf("artifacts/job/stdout: %q", p.artifact("stdout"))
+	}
+	kinds := len(p.events())
+
+	p = newProject(t, "- debug: {msg: hello}\n")
+	events := p.run(n, "n", "--json")
+	events.exits(0)
+	lines := strings.Split(strings.TrimSpace(events.stdout.String()), "\n")
+	for _, line := range lines {
+		var event struct{ UUID, Event string }
+		if err := json.Unmarshal([]byte(line), &event); err != nil || event.UUID == "" || event.Event == "" {
+			t.Errorf("--json prints %q (%v)", line, err)
+		}
+	}
+	if len(lines) != kinds {
+		t.Errorf("--json prints %d events, there are %d", len(lines), kinds)
+	}
 }
