@@ -146,3 +146,21 @@ func TestCancelWhileConnecting(t *testing.T) {
 	run.exits(254)
 	run.says(`.*canceled.*`)
 }
+
+// Ctrl-C while the job is on its way: it never starts.
+func TestCancelWhileSending(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "n", listener)
+	p := newProject(t, "- debug:\n")
+	p.big(60 << 20)
+	run := p.run(n, "n")
+	n.await(n.stderr, "work unit accepted")
+	run.signal(syscall.SIGINT)
+	run.exits(254)
+	run.await(run.stderr, `ranvier: the job on node n was canceled\n$`)
+	n.await(n.stderr, "work unit ended")
+	if strings.Contains(n.stderr.String(), "work unit started") {
+		t.Error("a job that had not come whole was started")
+	}
+	n.released()
+}

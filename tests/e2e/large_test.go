@@ -16,16 +16,11 @@ func TestLargeJob(t *testing.T) {
 	m := startLine(t)
 	p := newProject(t, fmt.Sprintf("- stat: {path: '{{ playbook_dir }}/big', checksum_algorithm: sha256}\n  register: big\n"+
 		"- debug: {var: big.stat.checksum}\n- debug: {msg: \"{{ 'xyzzy ' * %d }}\"}\n  loop: [1, 2, 3, 4]\n", 5<<20/6))
-	big := make([]byte, 60<<20)
-	random := rand.NewChaCha8([32]byte{1})
-	random.Read(big)
-	if err := os.WriteFile(filepath.Join(p.dir, "project", "big"), big, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	sum := p.big(60 << 20)
 	run := p.run(m.a, "c")
 	run.exits(0)
 	p.status("successful", "0")
-	run.await(run.stdout, fmt.Sprintf("%x", sha256.Sum256(big)))
+	run.await(run.stdout, sum)
 	if n := len(run.stdout.String()); n < 20<<20 {
 		t.Errorf("%d bytes of output", n)
 	}
@@ -41,4 +36,15 @@ func TestLargeJob(t *testing.T) {
 		t.Errorf("ranvier run has had %d MiB", peak)
 	}
 	m.c.leftNothing()
+}
+
+// big puts a file of random bytes into the project, and returns its SHA-256.
+func (p *project) big(size int) string {
+	p.t.Helper()
+	text := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(text)
+	if err := os.WriteFile(filepath.Join(p.dir, "project", "big"), text, 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(text))
 }

@@ -104,7 +104,7 @@ func TestJobsThatCannotBegin(t *testing.T) {
 func TestSecondPeer(t *testing.T) {
 	t.Parallel()
 	n := startNode(t, "n", listener)
-	run := newProject(t, "- debug:\n").run(n, "n", "--receptor-peer", closedPort(t), "--receptor-node-id", "visitor")
+	run := newProject(t, "- debug:\n").run(n, "n", "--receptor-peer", closedPort(t), "--receptor-peer", serve(t, hold), "--receptor-node-id", "visitor")
 	run.exits(0)
 	n.await(n.stderr, `link up.*node=visitor`)
 }
