@@ -18,6 +18,7 @@ var order = [][]string{
 	{"internal/wire"},
 	{"internal/identity"},
 	{"internal/process"},
+	{"internal/jobdir"},
 	{"internal/deadline"},
 	{"internal/pipe"},
 	{"mesh/link"},
