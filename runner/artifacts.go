@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ranvier-mesh/ranvier/internal/jobdir"
 	"github.com/ranvier-mesh/ranvier/runner/internal/archive"
 )
 
@@ -24,6 +25,7 @@ type artifacts struct {
 	dir    string
 	root   *os.Root
 	events *eventWriter
+	locks  []*jobdir.Lock // as long as this run writes, no cleanup or rotation takes it away
 }
 
 // openArtifacts makes the directory and its job_events where they are missing.
@@ -47,17 +49,34 @@ func openArtifacts(o ProcessOptions) (*artifacts, error) {
 		return nil, &ArtifactsError{dir, err}
 	}
 	a := &artifacts{dir: dir}
-	if err := a.open(); err != nil {
+	if err := a.open(o.PrivateDataDir); err != nil {
 		a.close()
 		return nil, &ArtifactsError{dir, err}
+	}
+	if o.ArtifactDir == "" && o.Ident != "" {
+		if err := RotateArtifacts(filepath.Dir(dir), o.Ident, o.RotateArtifacts); err != nil {
+			a.close()
+			return nil, &ArtifactsError{dir, err}
+		}
 	}
 	return a, nil
 }
 
-func (a *artifacts) open() error {
+func (a *artifacts) open(privateDataDir string) error {
 	err := os.MkdirAll(a.dir, 0o700)
 	if err != nil {
 		return err
+	}
+	for _, dir := range []string{privateDataDir, a.dir} {
+		if dir == "" {
+			continue
+		}
+		// The slash leads through a link: that one is the caller's, or root refuses it.
+		lock, err := jobdir.Use(dir + "/")
+		if err != nil {
+			return err
+		}
+		a.locks = append(a.locks, lock)
 	}
 	if a.root, err = os.OpenRoot(a.dir); err != nil {
 		return err
@@ -86,6 +105,9 @@ func (a *artifacts) close() {
 	}
 	if a.root != nil {
 		a.root.Close()
+	}
+	for _, l := range a.locks {
+		l.Unlock()
 	}
 }
 

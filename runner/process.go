@@ -20,6 +20,10 @@ type ProcessOptions struct {
 	PrivateDataDir string
 	Ident          string
 	ArtifactDir    string // gets the artifacts itself, in place of the above
+	// RotateArtifacts is how many runs' directories are kept beside each other
+	// in artifacts/, this one included; 0 keeps all. It needs Ident, and does
+	// nothing with ArtifactDir, whose neighbours may be anything.
+	RotateArtifacts int
 
 	// Output, if set, gets the play's output: each event's text and a newline.
 	// It is written to as soon as there is nothing more to read. If it fails

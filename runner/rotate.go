@@ -1,0 +1,58 @@
+package runner
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/jobdir"
+)
+
+// RotateArtifacts removes the oldest runs' directories from artifacts, so that
+// keep of them stay, current among them (docs/runner-commands.md §4). A run that
+// is going on stays whatever its age. 0 keeps all. The errors are *fs.PathError,
+// joined; a directory that cannot be removed does not keep others from being.
+func RotateArtifacts(artifacts, current string, keep int) error {
+	if keep <= 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(artifacts)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	type run struct {
+		name  string
+		ended time.Time
+	}
+	var others []run
+	for _, e := range entries {
+		// A run's directory is told from artifacts that lie here without an ident.
+		if !e.IsDir() || e.Name() == current || e.Name() == "job_events" || e.Name() == "fact_cache" {
+			continue
+		}
+		if info, err := e.Info(); err == nil {
+			others = append(others, run{e.Name(), info.ModTime()})
+		}
+	}
+	slices.SortFunc(others, func(a, b run) int { return b.ended.Compare(a.ended) })
+	var errs []error
+	for _, r := range others[min(keep-1, len(others)):] {
+		dir := filepath.Join(artifacts, r.name)
+		claim, err := jobdir.Claim(dir)
+		if errors.Is(err, jobdir.ErrInUse) || errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil || errors.Is(err, jobdir.ErrNoLocks) {
+			err = os.RemoveAll(dir)
+			claim.Unlock()
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
