@@ -156,23 +156,31 @@ func (s *scanner) next(closing byte) (done bool, err error) {
 	return false, s.fail("neither comma nor " + string(closing))
 }
 
+// str is most of the work: it runs on local variables, which the compiler keeps
+// in registers.
 func (s *scanner) str() error {
-	s.at++
-	for s.at < len(s.in) {
-		switch c := s.in[s.at]; {
-		case c == '"':
+	in, i := s.in, s.at+1
+	for i < len(in) {
+		c := in[i]
+		if c != '"' && c != '\\' && c >= ' ' {
+			i++
+			continue
+		}
+		s.at = i
+		switch c {
+		case '"':
 			s.at++
 			return nil
-		case c == '\\':
+		case '\\':
 			if err := s.escape(); err != nil {
 				return err
 			}
-		case c < ' ':
-			return s.fail("control character in a string")
+			i = s.at
 		default:
-			s.at++
+			return s.fail("control character in a string")
 		}
 	}
+	s.at = i
 	return s.fail("unfinished string")
 }
 
