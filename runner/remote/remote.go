@@ -120,6 +120,15 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	return r.do(ctx)
 }
 
+// Async is Run in the background. The job's Cancel is the end of ctx; its Status
+// follows the events as they arrive here.
+func Async(ctx context.Context, o Options) *runner.Job[Result] {
+	return runner.Background(ctx, o.Process, func(ctx context.Context, p runner.ProcessOptions) (Result, error) {
+		o.Process = p
+		return Run(ctx, o)
+	})
+}
+
 // complete fills in the defaults and checks what can be checked before anything
 // is connected.
 func (o *Options) complete() error {
@@ -137,6 +146,9 @@ func (o *Options) complete() error {
 	}
 	if o.Process.Ident == "" {
 		o.Process.Ident = o.Ident
+	}
+	if o.Process.RotateArtifacts == 0 {
+		o.Process.RotateArtifacts = o.RotateArtifacts
 	}
 	if o.ConnectTimeout == 0 {
 		o.ConnectTimeout = 5 * time.Second
