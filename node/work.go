@@ -1,6 +1,8 @@
 package node
 
 import (
+	"os/exec"
+
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
@@ -36,6 +38,9 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 		})
 		if err != nil {
 			return nil, w.Pos.Errorf("", "%w", err)
+		}
+		if _, err := exec.LookPath(w.Command); err != nil {
+			n.log.Warn("work of this type will fail until its command is there", "worktype", w.WorkType, "item", w.Pos, "err", err)
 		}
 		types = append(types, t)
 		n.types = append(n.types, routing.WorkType{Name: w.WorkType})

@@ -25,11 +25,9 @@ func main() {
 }
 
 func execute(args []string) int {
-	// The first signal ends the work in an orderly way; after it the
-	// default holds again, so that a second one ends the process.
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	context.AfterFunc(ctx, stop)
+	defer onSignals(stop)()
 
 	root := newRoot()
 	root.SetOut(os.Stdout)
@@ -39,6 +37,28 @@ func execute(args []string) int {
 		fmt.Fprintf(os.Stderr, "ranvier: %s\n", text)
 	}
 	return exitCode(err)
+}
+
+// onSignals ends the work in an orderly way at the first SIGINT or SIGTERM, and
+// the process at the second. The returned function ends that.
+func onSignals(stop func()) func() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	over := make(chan struct{})
+	go func() {
+		for _, act := range []func(){stop, func() { os.Exit(exitCanceled) }} {
+			select {
+			case <-signals:
+				act()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(over)
+	}
 }
 
 func newRoot() *cobra.Command {
@@ -161,7 +181,7 @@ func buildVersion() string {
 	if version != "" {
 		return version
 	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return strings.TrimPrefix(info.Main.Version, "v")
 	}
 	return "devel"
