@@ -5,9 +5,8 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 )
@@ -18,31 +17,37 @@ const maxHandshakes = 256
 
 // boundListener is a listener and its settings.
 type boundListener struct {
+	part
 	link.Listener
 	mesh   *Mesh
 	cfg    ListenerConfig
 	scheme string
 }
 
-func (m *Mesh) bind(ctx context.Context, cfg ListenerConfig) error {
-	transport, addr, err := m.transport(cfg.Address)
+func (m *Mesh) bind(ctx context.Context, cfg ListenerConfig) (*boundListener, error) {
+	transport, addr, err := m.transport(cfg.Address, cfg.Options)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	l, err := transport.Listen(ctx, addr)
 	if err != nil {
-		return &ListenError{cfg.Address, err}
+		return nil, &ListenError{cfg.Address, err}
 	}
 	scheme, _, _ := strings.Cut(cfg.Address, "://")
-	m.listeners = append(m.listeners, &boundListener{Listener: l, mesh: m, cfg: cfg, scheme: scheme})
-	return nil
+	return &boundListener{part: newPart(cfg.Address), Listener: l, mesh: m, cfg: cfg, scheme: scheme}, nil
 }
 
-// accept takes links until ctx ends; each is greeted and lives in a goroutine
-// of g, so that a slow peer holds up nobody.
-func (l *boundListener) accept(ctx context.Context, g *errgroup.Group) error {
+// bound is where the listener really is.
+func (l *boundListener) bound() string { return l.scheme + "://" + l.Addr().String() }
+
+// run takes links until the listener is closed, and returns when all of them
+// have ended. Each is greeted and lives in a goroutine of its own, so that a slow
+// peer holds up nobody.
+func (l *boundListener) run(ctx context.Context) error {
+	var links sync.WaitGroup
+	defer links.Wait()
 	m := l.mesh
-	m.log.Info("listening", "address", l.scheme+"://"+l.Addr().String())
+	m.log.Info("listening", "address", l.bound())
 	handshakes := make(chan struct{}, maxHandshakes)
 	for {
 		k, err := l.Accept()
@@ -64,16 +69,16 @@ func (l *boundListener) accept(ctx context.Context, g *errgroup.Group) error {
 			k.Close()
 			continue
 		}
-		g.Go(func() error {
+		links.Go(func() {
 			defer k.Close()
 			n, err := m.welcomed(ctx, k, l.cfg)
 			<-handshakes
 			if err != nil {
 				m.log.Warn("a peer was not let in", "from", k.RemoteAddr(), "err", err)
-				return nil
+				return
 			}
+			n.part = &l.part
 			n.run(ctx) // its end is logged there
-			return nil
 		})
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,14 +26,51 @@ const (
 
 // dialer keeps a link to one configured peer.
 type dialer struct {
-	mesh      *Mesh
-	peer      PeerConfig
-	transport link.Transport
-	addr      string
-	tried     chan struct{} // closed when the first attempt, or its link, has ended
+	part
+	mesh  *Mesh
+	peer  PeerConfig
+	ways  []way         // in the order in which they are tried; owned by run
+	tried chan struct{} // closed when the first attempt, or its link, has ended
 
 	mu  sync.Mutex
 	err error // of the last attempt
+}
+
+// way is one address of a peer.
+type way struct {
+	address   string // scheme://addr
+	transport link.Transport
+	addr      string
+}
+
+func (m *Mesh) newDialer(p PeerConfig) (*dialer, error) {
+	d := &dialer{part: newPart(p.Address), mesh: m, peer: p, tried: make(chan struct{})}
+	for _, address := range p.all() {
+		transport, addr, err := m.transport(address, p.Options)
+		if err != nil {
+			return nil, err
+		}
+		d.ways = append(d.ways, way{address, transport, addr})
+	}
+	slices.SortStableFunc(d.ways, func(a, b way) int { return cmp.Compare(preference(a.address), preference(b.address)) })
+	return d, nil
+}
+
+// all returns every address of the peer.
+func (p PeerConfig) all() []string {
+	return append([]string{p.Address}, p.Addresses...)
+}
+
+// preference orders addresses: QUIC does best where UDP passes, and a
+// WebSocket is for where nothing else does.
+func preference(address string) int {
+	switch scheme, _, _ := strings.Cut(address, "://"); scheme {
+	case "quic":
+		return 0
+	case "ws", "wss":
+		return 2
+	}
+	return 1
 }
 
 // run dials until ctx ends; with Once a single time.
@@ -75,35 +113,77 @@ func redialDelay(attempt int, failing time.Duration) time.Duration {
 	return rand.N(bound)
 }
 
+// dial makes a link over the first of the ways that leads to the peer. The one
+// that did is tried first the next time. An error joins a *PeerError for each way.
 func (d *dialer) dial(ctx context.Context) (*neighbour, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	l, err := d.transport.Dial(ctx, d.addr)
-	if err != nil {
-		return nil, d.failed(ctx, err)
+	r := startRace(ctx, d.ways)
+	defer r.end()
+	var errs []error
+	for {
+		a, ok := r.next()
+		if !ok {
+			return nil, errors.Join(errs...)
+		}
+		n, err := d.greet(ctx, a, r.more())
+		if err == nil {
+			d.prefer(a.way)
+			return n, nil
+		}
+		errs = append(errs, d.failed(ctx, a.way, err))
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+			return nil, errs[len(errs)-1] // by the peer itself: another way would not do better
+		}
 	}
-	n, err := d.mesh.greet(ctx, l, d.peer)
-	if err != nil {
-		l.Close()
-		return nil, d.failed(ctx, err)
+}
+
+// greetTime is what a peer gets to say Hello where there are other ways: a
+// middlebox may accept a connection and then let nothing through.
+const greetTime = 2 * time.Second
+
+func (d *dialer) greet(ctx context.Context, a attempt, more bool) (*neighbour, error) {
+	if a.err != nil {
+		return nil, a.err
 	}
+	if more {
+		short, cancel := context.WithTimeout(ctx, greetTime)
+		defer cancel()
+		ctx = short
+	}
+	n, err := d.mesh.greet(ctx, a.link, d.peer)
+	if err != nil {
+		a.link.Close()
+		return nil, err
+	}
+	n.part = &d.part
 	return n, nil
+}
+
+// prefer puts the way that worked before the others.
+func (d *dialer) prefer(w way) {
+	i := slices.IndexFunc(d.ways, func(o way) bool { return o.address == w.address })
+	if i > 0 && len(d.ways) > 1 {
+		d.ways = slices.Insert(slices.Delete(d.ways, i, i+1), 0, w)
+	}
 }
 
 // failed makes an error that people understand: "connection refused", not
 // "dial tcp 127.0.0.1:1: connect: connection refused" behind the same address.
-func (d *dialer) failed(ctx context.Context, err error) error {
+func (d *dialer) failed(ctx context.Context, w way, err error) error {
 	var op *net.OpError
 	switch {
 	case ctx.Err() == context.DeadlineExceeded:
 		err = errors.New("no answer in " + dialTime.String())
 	case errors.As(err, &op):
 		err = op.Err
-		if _, text, ok := strings.Cut(err.Error(), "connect: "); ok {
-			err = &plainError{text, op}
+		for _, call := range []string{"connect: ", "sendmsg: ", "recvmsg: "} {
+			if _, text, ok := strings.Cut(err.Error(), call); ok {
+				err = &plainError{text, op}
+			}
 		}
 	}
-	return &PeerError{Address: d.peer.Address, Err: err}
+	return &PeerError{Address: w.address, Err: err}
 }
 
 // plainError says err in fewer words.

@@ -64,8 +64,7 @@ type PeerError struct {
 
 // Error names the address and the cause.
 func (e *PeerError) Error() string {
-	_, addr, _ := strings.Cut(e.Address, "://")
-	return fmt.Sprintf("cannot reach peer %s: %v", addr, e.Err)
+	return fmt.Sprintf("cannot reach peer %s: %v", strings.TrimPrefix(e.Address, "tcp://"), e.Err)
 }
 
 // Unwrap returns the cause.

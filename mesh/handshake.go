@@ -16,9 +16,11 @@ import (
 const (
 	// handshakeTime is how long a peer may take until it is known.
 	handshakeTime = 5 * time.Second
-	// silentFor is after how much silence a link is taken for dead when
-	// another process claims the same id.
+	// When another process claims the id of a linked one, the link is taken for
+	// dead after silentFor of silence, or if it is asked and gives no sign of
+	// life for probeTime.
 	silentFor = 1500 * time.Millisecond
+	probeTime = time.Second
 )
 
 // greet makes a neighbour of a link that this node dialled: it opens the
@@ -32,12 +34,12 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 	if err := m.sendHello(control, peer.Cost); err != nil {
 		return nil, noHello(err) // it has closed the link already
 	}
-	hello, err := m.readHello(control, peer.AllowedPeers)
+	hello, err := m.readHello(l, control, peer.AllowedPeers)
 	if err != nil {
 		return nil, err
 	}
 	n := m.newNeighbour(l, control, hello, peer.Cost, true)
-	if err := m.mayJoin(n); err != nil {
+	if err := m.mayJoin(ctx, n); err != nil {
 		n.refuse(err)
 		return nil, err
 	}
@@ -58,7 +60,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		return nil, fmt.Errorf("no control stream: %w", err)
 	}
 	defer guard(ctx, l, control)()
-	hello, err := m.readHello(control, cfg.AllowedPeers)
+	hello, err := m.readHello(l, control, cfg.AllowedPeers)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +69,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		cost = c
 	}
 	n := m.newNeighbour(l, control, hello, cost, false)
-	if err := m.mayJoin(n); err != nil {
+	if err := m.mayJoin(ctx, n); err != nil {
 		n.refuse(err)
 		return nil, err
 	}
@@ -118,14 +120,14 @@ func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
 }
 
 // readHello reads the peer's Hello and refuses a peer that may not connect.
-func (m *Mesh) readHello(control net.Conn, allowed []routing.NodeID) (wire.Hello, error) {
+func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID) (wire.Hello, error) {
 	hello, err := m.parseHello(control)
 	if err != nil {
 		return hello, err
 	}
 	refuse := func(code wire.Code, format string, args ...any) (wire.Hello, error) {
 		reason := fmt.Sprintf(format, args...)
-		sendGoAway(control, wire.GoAway{Code: code, Node: m.cfg.ID, Reason: reason})
+		sendGoAway(l, control, wire.GoAway{Code: code, Node: m.cfg.ID, Reason: reason})
 		return hello, &RefusedError{Code: code, Node: m.cfg.ID, Reason: reason}
 	}
 	switch {
@@ -166,15 +168,23 @@ func noHello(err error) error {
 	return fmt.Errorf("the peer said no Hello (is it a Ranvier node?): %w", err)
 }
 
-// sendGoAway is a courtesy: the link ends whether it arrives or not.
-func sendGoAway(control net.Conn, g wire.GoAway) {
+// sendGoAway tells a peer that its link is not wanted, and gives it time to
+// read that. It is a courtesy: the link ends whether it arrives or not.
+func sendGoAway(l link.Link, control net.Conn, g wire.GoAway) {
 	frame, err := g.Append(nil)
 	if err != nil {
 		return
 	}
-	control.SetWriteDeadline(time.Now().Add(time.Second))
-	control.Write(frame)
-	control.Close()
+	control.SetDeadline(time.Now().Add(partingTime))
+	if _, err := control.Write(frame); err != nil {
+		return
+	}
+	over := time.NewTimer(partingTime)
+	defer over.Stop()
+	select {
+	case <-l.Done():
+	case <-over.C:
+	}
 }
 
 func (m *Mesh) newNeighbour(l link.Link, control net.Conn, hello wire.Hello, wish routing.Cost, dialled bool) *neighbour {
@@ -184,7 +194,7 @@ func (m *Mesh) newNeighbour(l link.Link, control net.Conn, hello wire.Hello, wis
 	}
 	return &neighbour{
 		mesh: m, link: l, control: control, hello: hello, id: hello.ID, cost: cost,
-		dialled: dialled, since: time.Now(), out: newOutbox(), gone: make(chan struct{}),
+		dialled: dialled, since: time.Now(), out: newOutbox(), beats: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 }
 
@@ -203,7 +213,7 @@ func (m *Mesh) register(n *neighbour) error {
 	}
 	m.mu.Unlock()
 	if old != nil {
-		old.fail(&RefusedError{Code: wire.CodeSuperseded, Node: m.cfg.ID, Reason: "a newer link takes over", what: "link to " + string(n.id)})
+		old.giveWay()
 	}
 	return nil
 }
@@ -223,8 +233,37 @@ func (m *Mesh) unregister(n *neighbour) bool {
 }
 
 // mayJoin tells early, while the peer still listens for a refusal, what
-// register would decide.
-func (m *Mesh) mayJoin(n *neighbour) error { return m.mayReplace(m.neighbour(n.id), n) }
+// register would decide. Before it calls a node a duplicate, it asks the one
+// that has the link whether it is there: it may have been restarted just now.
+func (m *Mesh) mayJoin(ctx context.Context, n *neighbour) error {
+	old := m.neighbour(n.id)
+	err := m.mayReplace(old, n)
+	if duplicate(err) && !old.answers(ctx) {
+		old.dead.Store(true)
+		err = nil
+	}
+	return err
+}
+
+// answers asks the neighbour for a sign of life.
+func (n *neighbour) answers(ctx context.Context) bool {
+	select {
+	case <-n.beats: // an old one
+	default:
+	}
+	n.push(wire.Heartbeat{Ask: true})
+	over := time.NewTimer(probeTime)
+	defer over.Stop()
+	select {
+	case <-n.beats:
+		return true
+	case <-n.gone:
+	case <-over.C:
+	case <-ctx.Done():
+		return true // not known; who asked is gone too
+	}
+	return false
+}
 
 // mayReplace decides between two links of one id (docs/protocol.md section 4.3).
 func (m *Mesh) mayReplace(old, n *neighbour) error {
@@ -233,7 +272,7 @@ func (m *Mesh) mayReplace(old, n *neighbour) error {
 	}
 	keepOld := &RefusedError{Code: wire.CodeSuperseded, Node: m.cfg.ID, peer: n.id, Reason: fmt.Sprintf("node %s is linked already", n.id)}
 	switch sameProcess := slices.Equal(old.hello.Nonce, n.hello.Nonce); {
-	case !sameProcess && time.Duration(old.silence.Load()) < silentFor:
+	case !sameProcess && !old.dead.Load() && time.Duration(old.silence.Load()) < silentFor:
 		return &RefusedError{Code: wire.CodeDuplicateID, Node: m.cfg.ID,
 			Reason: fmt.Sprintf("duplicate id: another node %s is linked here from %s: give each node an id of its own", n.id, old.link.RemoteAddr())}
 	case !sameProcess:
@@ -246,6 +285,12 @@ func (m *Mesh) mayReplace(old, n *neighbour) error {
 		return nil // of simultaneous dials the one of the lower id stays
 	}
 	return keepOld
+}
+
+// duplicate tells that two processes claim one id.
+func duplicate(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && refused.Code == wire.CodeDuplicateID
 }
 
 // superseded tells that a link was given up for another one to the same node.

@@ -57,7 +57,8 @@ type Config struct {
 
 // ListenerConfig is an address that peers can dial.
 type ListenerConfig struct {
-	Address string // scheme://address
+	Address string       // scheme://address
+	Options link.Options // for the links that come in
 	// Cost is the wish for a link's cost; 0 for none. NodeCost is the wish
 	// for particular neighbours.
 	Cost     routing.Cost
@@ -69,7 +70,11 @@ type ListenerConfig struct {
 // PeerConfig is a neighbour to dial.
 type PeerConfig struct {
 	Address string // scheme://address
-	Cost    routing.Cost
+	// Addresses are further ways to the same node. QUIC is tried first, then
+	// TCP, then WebSocket, after what worked the last time.
+	Addresses []string
+	Options   link.Options // for each of the addresses
+	Cost      routing.Cost
 	// AllowedPeers are the ids that may answer there; empty: all.
 	AllowedPeers []routing.NodeID
 	// Once dials a single time instead of again and again.
@@ -79,17 +84,15 @@ type PeerConfig struct {
 // Mesh is a running node of the network. Its methods may be called from
 // several goroutines.
 //
-// The goroutines: route (owner of the routing core), accept (one a listener),
-// dial (one a peer to dial), and those of each neighbour (neighbour.go).
+// The goroutines: route (owner of the routing core), one of each part
+// (reload.go: a listener, a peer to dial), and those of each neighbour (neighbour.go).
 // mu guards the maps; it is never held while anything waits.
 type Mesh struct {
-	cfg       Config
-	log       *slog.Logger
-	nonce     []byte
-	listeners []*boundListener
-	dialers   []*dialer
-	spread    atomic.Uint64 // picks among ways of equal cost
-	floods    atomic.Uint64 // routing messages sent, for tests and status
+	cfg    Config
+	log    *slog.Logger
+	nonce  []byte
+	spread atomic.Uint64 // picks among ways of equal cost
+	floods atomic.Uint64 // routing messages sent, for tests and status
 
 	core    *routing.Core // owned by route
 	changes chan func(*routing.Core, time.Time)
@@ -97,6 +100,9 @@ type Mesh struct {
 
 	mu         sync.Mutex
 	running    context.Context // of Run, nil before and Done after
+	group      *errgroup.Group // of Run
+	listeners  []*boundListener
+	dialers    []*dialer
 	neighbours map[routing.NodeID]*neighbour
 	services   map[string]*Listener
 	attached   chan struct{} // closed while there is a neighbour; see Attached
@@ -133,14 +139,12 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.core = m.newCore(time.Now())
 	m.table.Store(m.core.Table())
 	for _, p := range cfg.Peers {
-		transport, addr, err := m.transport(p.Address)
-		if err != nil {
+		if err := m.AddPeer(p); err != nil {
 			return nil, err
 		}
-		m.dialers = append(m.dialers, &dialer{mesh: m, peer: p, transport: transport, addr: addr, tried: make(chan struct{})})
 	}
 	for _, l := range cfg.Listeners {
-		if err := m.bind(ctx, l); err != nil {
+		if err := m.AddListener(ctx, l); err != nil {
 			m.Close()
 			return nil, err
 		}
@@ -149,10 +153,17 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 }
 
 // transport splits scheme://address.
-func (m *Mesh) transport(address string) (link.Transport, string, error) {
+func (m *Mesh) transport(address string, o link.Options) (link.Transport, string, error) {
 	scheme, addr, ok := strings.Cut(address, "://")
 	if t := m.cfg.Transports[scheme]; ok && t != nil {
-		return t, addr, nil
+		if o.Zero() {
+			return t, addr, nil
+		}
+		c, ok := t.(link.Configurable)
+		if !ok {
+			return nil, "", fmt.Errorf("address %q: links over %s have no rate and no header", address, scheme)
+		}
+		return c.With(o), addr, nil
 	}
 	known := make([]string, 0, len(m.cfg.Transports))
 	for s := range m.cfg.Transports {
@@ -168,17 +179,16 @@ func (m *Mesh) transport(address string) (link.Transport, string, error) {
 func (m *Mesh) Run(ctx context.Context) error {
 	g, running := errgroup.WithContext(context.WithoutCancel(ctx))
 	running, stop := context.WithCancel(running)
-	m.mu.Lock()
-	m.running = running
-	m.mu.Unlock()
-
 	g.Go(func() error { return m.route(running) })
+	m.mu.Lock()
+	m.running, m.group = running, g
 	for _, l := range m.listeners {
-		g.Go(func() error { return l.accept(running, g) })
+		m.launch(&l.part, l.run)
 	}
 	for _, d := range m.dialers {
-		g.Go(func() error { return d.run(running) })
+		m.launch(&d.part, d.run)
 	}
+	m.mu.Unlock()
 	select {
 	case <-ctx.Done():
 	case <-running.Done(): // a part of the mesh failed
@@ -186,13 +196,16 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.Close()
 	m.drainConns(time.Second)
 	m.goAway(running)
-	stop()
+	m.mu.Lock()
+	stop() // from here on nothing is launched
+	m.mu.Unlock()
 	return g.Wait()
 }
 
 // Close closes the listeners of the mesh and of its services.
 func (m *Mesh) Close() {
-	for _, l := range m.listeners {
+	listeners, _ := m.parts()
+	for _, l := range listeners {
 		l.Close()
 	}
 	m.mu.Lock()
@@ -228,13 +241,21 @@ func (m *Mesh) drainConns(d time.Duration) {
 	}
 }
 
-// goAway tells the neighbours that this node leaves, and waits for the frames
-// to be written, at most half a second.
+// partingTime is how long a link stays up after a GoAway, for the peer to read
+// it and to close the link: some transports drop what is unsent when they close.
+const partingTime = 500 * time.Millisecond
+
+// goAway tells the neighbours that this node leaves, and waits until they have
+// closed their links, at most partingTime.
 func (m *Mesh) goAway(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, partingTime)
 	defer cancel()
-	for _, n := range m.allNeighbours() {
-		n.leave(ctx, wire.CodeShutdown, "the node stops")
+	all := m.allNeighbours()
+	for _, n := range all {
+		n.push(wire.GoAway{Code: wire.CodeShutdown, Node: m.cfg.ID, Reason: "the node stops"})
+	}
+	for _, n := range all {
+		n.parted(ctx)
 	}
 }
 
@@ -245,17 +266,26 @@ func (m *Mesh) ID() routing.NodeID { return m.cfg.ID }
 // of Config.Listeners, as scheme://address.
 func (m *Mesh) Addrs() []string {
 	var addrs []string
-	for _, l := range m.listeners {
-		addrs = append(addrs, l.scheme+"://"+l.Addr().String())
+	listeners, _ := m.parts()
+	for _, l := range listeners {
+		addrs = append(addrs, l.bound())
 	}
 	return addrs
+}
+
+// parts returns what listens and what dials now.
+func (m *Mesh) parts() ([]*boundListener, []*dialer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.listeners), slices.Clone(m.dialers)
 }
 
 // Attached waits until the node has a neighbour. It gives up as soon as every
 // peer has been tried once in vain, or ctx's time is over; the error then joins
 // a *PeerError for each. When ctx was canceled it is context.Canceled.
 func (m *Mesh) Attached(ctx context.Context) error {
-	for _, d := range m.dialers {
+	_, dialers := m.parts()
+	for _, d := range dialers {
 		select {
 		case <-m.hasNeighbour():
 			return nil
@@ -279,7 +309,8 @@ func (m *Mesh) Attached(ctx context.Context) error {
 // those whose first attempt has not ended.
 func (m *Mesh) unattached(late error) error {
 	var errs []error
-	for _, d := range m.dialers {
+	_, dialers := m.parts()
+	for _, d := range dialers {
 		err := d.failure()
 		if err == nil && late != nil {
 			err = &PeerError{Address: d.peer.Address, Err: late}

@@ -16,8 +16,10 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/memlink"
+	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
 	"github.com/ranvier-mesh/ranvier/mesh/session"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
+	"github.com/ranvier-mesh/ranvier/mesh/wslink"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
@@ -25,11 +27,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // net1 is a set of nodes on one in-memory or TCP network, stopped with the test.
 type net1 struct {
-	t      *testing.T
-	scheme string
-	via    link.Transport
-	nodes  map[routing.NodeID]*running
-	addrs  map[routing.NodeID]string
+	t          *testing.T
+	scheme     string
+	via        link.Transport
+	transports map[string]link.Transport // in place of via
+	nodes      map[routing.NodeID]*running
+	addrs      map[routing.NodeID]string
 }
 
 type running struct {
@@ -41,11 +44,30 @@ func newNet(t *testing.T) *net1 {
 	return &net1{t: t, scheme: "mem", via: &memlink.Network{}, nodes: map[routing.NodeID]*running{}, addrs: map[routing.NodeID]string{}}
 }
 
-func (n *net1) listenAddr(id routing.NodeID) string {
-	if n.scheme == "tcp" {
-		return "127.0.0.1:0"
+// newNetOver is newNet with another transport than memory.
+func newNetOver(t *testing.T, scheme string) *net1 {
+	n := newNet(t)
+	n.scheme = scheme
+	switch scheme {
+	case "tcp":
+		n.via = tcplink.Transport{}
+	case "ws":
+		n.via = wslink.Transport{}
+	case "quic":
+		q, err := quiclink.New(quiclink.Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.via = q
 	}
-	return string(id)
+	return n
+}
+
+func (n *net1) listenAddr(id routing.NodeID) string {
+	if n.scheme == "mem" {
+		return string(id)
+	}
+	return "127.0.0.1:0"
 }
 
 // start runs a router that dials peers.
@@ -55,7 +77,9 @@ func (n *net1) start(id routing.NodeID, peers ...routing.NodeID) *running {
 
 func (n *net1) startWith(cfg Config, peers ...routing.NodeID) *running {
 	n.t.Helper()
-	cfg.Transports = map[string]link.Transport{n.scheme: n.via}
+	if cfg.Transports = n.transports; cfg.Transports == nil {
+		cfg.Transports = map[string]link.Transport{n.scheme: n.via}
+	}
 	cfg.Epoch = max(cfg.Epoch, 1)
 	for _, p := range peers {
 		cfg.Peers = append(cfg.Peers, PeerConfig{Address: n.addrs[p]})
@@ -135,13 +159,13 @@ func stream(t *testing.T, from, to *running) (near, far *Conn) {
 }
 
 func TestConnConformance(t *testing.T) {
-	for _, transport := range []string{"mem", "tcp"} {
+	for _, transport := range []string{"mem", "tcp", "quic", "ws"} {
 		for _, relays := range []int{-1, 0, 1, 3} { // -1: a stream to the node itself
+			if relays != 1 && (transport == "quic" || transport == "ws") {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, %d relays", transport, relays), func(t *testing.T) {
-				n := newNet(t)
-				if transport == "tcp" {
-					n.scheme, n.via = "tcp", tcplink.Transport{}
-				}
+				n := newNetOver(t, transport)
 				first, last := n.line(relays)
 				nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
 					near, far := stream(t, first, last)
@@ -523,5 +547,32 @@ func TestStopDeliversWhatWasWritten(t *testing.T) {
 	n.nodes["n0"].stop()
 	if b := <-got; !bytes.Equal(b, sent) {
 		t.Errorf("%d of %d bytes arrived", len(b), len(sent))
+	}
+}
+
+// Whatever carries the links, the last word of a node is heard.
+func TestGoodbyesArrive(t *testing.T) {
+	for _, transport := range []string{"mem", "tcp", "quic", "ws"} {
+		t.Run(transport, func(t *testing.T) {
+			n := newNetOver(t, transport)
+			hub := n.start("hub")
+			a := n.start("a", "hub")
+			n.reach("a", "hub")
+			e := n.startWith(Config{ID: "hub", Role: Ephemeral}, "hub")
+			var refused *RefusedError
+			if err := e.Attached(t.Context()); !errors.As(err, &refused) || refused.Code != 3 {
+				t.Errorf("attached: %v", err)
+			}
+			link := a.neighbour("hub")
+			start := time.Now()
+			hub.stop()
+			<-link.gone
+			if err := link.cause(); !errors.As(err, &refused) || refused.Code != 12 {
+				t.Errorf("the link ended with %v", err)
+			}
+			if took := time.Since(start); took > partingTime-100*time.Millisecond {
+				t.Errorf("the node took %v to stop", took)
+			}
+		})
 	}
 }

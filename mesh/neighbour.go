@@ -35,6 +35,7 @@ const (
 // to end ends the link and so the others.
 type neighbour struct {
 	mesh    *Mesh
+	part    *part // that made the link
 	link    link.Link
 	control net.Conn
 	hello   wire.Hello
@@ -44,7 +45,9 @@ type neighbour struct {
 	since   time.Time
 	out     outbox
 	streams atomic.Int64
-	silence atomic.Int64 // nanoseconds since something came, as watch last saw it
+	silence atomic.Int64  // nanoseconds since something came, as watch last saw it
+	dead    atomic.Bool   // it was asked for a sign of life and gave none
+	beats   chan struct{} // has one when a Heartbeat came
 	gone    chan struct{}
 
 	mu  sync.Mutex
@@ -105,16 +108,30 @@ func (n *neighbour) cause() error {
 func (n *neighbour) refuse(err error) {
 	var refused *RefusedError
 	if errors.As(err, &refused) {
-		sendGoAway(n.control, wire.GoAway{Code: refused.Code, Node: n.mesh.cfg.ID, Reason: refused.Reason})
+		sendGoAway(n.link, n.control, wire.GoAway{Code: refused.Code, Node: n.mesh.cfg.ID, Reason: refused.Reason})
 	}
 	n.link.Close()
 }
 
-// leave tells the peer that the link ends on purpose, and waits until that is
-// written or ctx ends.
-func (n *neighbour) leave(ctx context.Context, code wire.Code, reason string) {
-	n.push(wire.GoAway{Code: code, Node: n.mesh.cfg.ID, Reason: reason})
-	n.out.flushed(ctx, n.gone)
+// giveWay ends the link because another one to the same node takes over; the
+// peer is told, so that it does not take this for a break.
+func (n *neighbour) giveWay() {
+	reason := "a newer link takes over"
+	n.mu.Lock()
+	if n.end == nil {
+		n.end = &RefusedError{Code: wire.CodeSuperseded, Node: n.mesh.cfg.ID, Reason: reason, what: "link to " + string(n.id), peer: n.id}
+	}
+	n.mu.Unlock()
+	n.push(wire.GoAway{Code: wire.CodeSuperseded, Node: n.mesh.cfg.ID, Reason: reason})
+	time.AfterFunc(partingTime, func() { n.link.Close() })
+}
+
+// parted waits until a peer that was sent a GoAway has closed the link, or ctx ends.
+func (n *neighbour) parted(ctx context.Context) {
+	select {
+	case <-n.gone:
+	case <-ctx.Done():
+	}
 }
 
 func (n *neighbour) readControl() error {
@@ -143,6 +160,10 @@ func (n *neighbour) handle(msg any) error {
 	case wire.GoAway:
 		return &RefusedError{Code: msg.Code, Node: msg.Node, Reason: msg.Reason, what: "link to " + string(n.id)}
 	case wire.Heartbeat:
+		select {
+		case n.beats <- struct{}{}:
+		default:
+		}
 		if msg.Ask {
 			n.push(wire.Heartbeat{})
 		}
@@ -174,8 +195,8 @@ func (n *neighbour) attach(msg wire.Attach) {
 // verdict, so that a neighbour's flood is held back by the core's pace.
 func (n *neighbour) toCore(msg routing.Message) error {
 	m := n.mesh
-	if !n.routers() {
-		return nil // others have no say in routing
+	if !n.routers() || m.neighbour(n.id) != n {
+		return nil // others have no say in routing, nor has a link that gave way
 	}
 	verdict := make(chan error, 1)
 	if !m.change(m.running, func(c *routing.Core, now time.Time) { verdict <- c.Receive(now, n.id, msg) }) {

@@ -20,11 +20,10 @@ type outbox struct {
 	mu      sync.Mutex
 	frames  []byte // whole frames, one after the other
 	full    bool
-	changed chan struct{} // closed when frames grew or became empty
-	idle    bool          // nothing is queued or being written
+	changed chan struct{} // closed when frames grew
 }
 
-func newOutbox() outbox { return outbox{changed: make(chan struct{}), idle: true} }
+func newOutbox() outbox { return outbox{changed: make(chan struct{})} }
 
 func (o *outbox) signal() {
 	close(o.changed)
@@ -37,7 +36,6 @@ func (o *outbox) push(frame []byte) {
 	if o.full = o.full || len(o.frames)+len(frame) > maxOutbox; !o.full {
 		o.frames = append(o.frames, frame...)
 	}
-	o.idle = false
 	o.signal()
 }
 
@@ -51,10 +49,6 @@ func (o *outbox) take() (frames []byte, wait <-chan struct{}, err error) {
 	case len(o.frames) > 0:
 		frames, o.frames = o.frames, nil
 		return frames, nil, nil
-	}
-	if !o.idle {
-		o.idle = true
-		o.signal()
 	}
 	return nil, o.changed, nil
 }
@@ -76,25 +70,6 @@ func (o *outbox) write(ctx context.Context, w io.Writer) error {
 		}
 		if _, err := w.Write(frames); err != nil {
 			return err
-		}
-	}
-}
-
-// flushed waits until all that was pushed is written, or ctx ends, or gone is closed.
-func (o *outbox) flushed(ctx context.Context, gone <-chan struct{}) {
-	for {
-		o.mu.Lock()
-		idle, wait := o.idle, o.changed
-		o.mu.Unlock()
-		if idle {
-			return
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return
-		case <-gone:
-			return
 		}
 	}
 }

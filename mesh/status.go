@@ -39,7 +39,8 @@ func (m *Mesh) Status() Status {
 			Software: n.hello.Software, Insecure: n.hello.Insecure,
 		})
 	}
-	for _, d := range m.dialers {
+	_, dialers := m.parts()
+	for _, d := range dialers {
 		if err := d.failure(); err != nil {
 			s.Down = append(s.Down, &PeerError{Address: d.peer.Address, Err: err})
 		}
