@@ -12,6 +12,8 @@ const (
 	MaxKeyIDLen = 64
 	// MaxChain is how many certificates a Cert may carry.
 	MaxChain = 8
+	// MaxEndorsementLen is the longest endorsement in bytes.
+	MaxEndorsementLen = 1024
 	// MaxCertLen is the longest certificate in bytes.
 	MaxCertLen = 8 << 10
 )
@@ -24,10 +26,14 @@ const (
 //	 2   key id  bytes    1 to 64
 //	 3   chain   [bytes]  1 to 8 certificates in DER, each 1 byte to 8 KiB,
 //	                      together within one frame; the node's first
+//	 4   endorsement  bytes  at most 1024
 type Cert struct {
 	Origin routing.NodeID `cbor:"1,keyasint"`
 	KeyID  []byte         `cbor:"2,keyasint"`
 	Chain  [][]byte       `cbor:"3,keyasint"` // DER, the node's first
+	// Endorsement is given where the certificate's own key is of a kind that
+	// does not sign adverts (docs/protocol.md section 8.3).
+	Endorsement []byte `cbor:"4,keyasint,omitempty"`
 }
 
 // ParseCert decodes the body of a Cert; whether the chain is trusted is not
@@ -42,6 +48,7 @@ func (c Cert) check() error {
 		checkID("origin", c.Origin),
 		checkBytes("key id", c.KeyID, 1, MaxKeyIDLen),
 		checkLen("chain", "certificates", len(c.Chain), 1, MaxChain),
+		checkBytes("endorsement", c.Endorsement, 0, MaxEndorsementLen),
 	)
 	if err != nil {
 		return err

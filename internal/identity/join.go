@@ -1,0 +1,390 @@
+package identity
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+const (
+	// JoinProtocol is the ALPN protocol of the join service, on the listeners of
+	// the CA's node (docs/protocol.md section 8.5).
+	JoinProtocol = "ranvier-join/1"
+	// RenewService is the mesh service that renews certificates, on the CA's node.
+	RenewService = "ca"
+	// JoinTime is how long joining may take in all.
+	JoinTime = 10 * time.Second
+
+	typeJoin    wire.Type = 0x40 // joinRequest
+	typeRenew   wire.Type = 0x41 // an empty map
+	typeGrant   wire.Type = 0x42 // grantMessage
+	typeRefusal wire.Type = 0x43 // refusalMessage
+
+	maxJoinFrame = wire.MaxHelloFrame
+)
+
+// joinRequest spends a token.
+//
+//	key  field       type   limits
+//	 1   secret      bytes  the token's, 16
+//	 2   id          text   a node id
+//	 3   key         bytes  ed25519 public key, 32
+//	 4   signature   bytes  the key's, over secret, id and key: who joins has it
+type joinRequest struct {
+	Secret []byte         `cbor:"1,keyasint"`
+	ID     routing.NodeID `cbor:"2,keyasint"`
+	Key    []byte         `cbor:"3,keyasint"`
+	Sig    []byte         `cbor:"4,keyasint"`
+}
+
+type renewRequest struct{}
+
+// grantMessage is a Grant as it travels.
+//
+//	key  field        type     limits
+//	 1   mesh         text
+//	 2   id           text
+//	 3   role         text
+//	 4   work         [text]
+//	 5   CA           text     the node that renews
+//	 6   chain        [bytes]  1 to 8 certificates in DER, the member's first
+//	 7   roots        [bytes]  1 to 16 certificates in DER
+//	 8   revocations  bytes    the newest signed list; may be absent
+type grantMessage struct {
+	Mesh        string         `cbor:"1,keyasint"`
+	ID          routing.NodeID `cbor:"2,keyasint"`
+	Role        string         `cbor:"3,keyasint"`
+	Work        []string       `cbor:"4,keyasint,omitempty"`
+	CA          routing.NodeID `cbor:"5,keyasint"`
+	Chain       [][]byte       `cbor:"6,keyasint"`
+	Roots       [][]byte       `cbor:"7,keyasint"`
+	Revocations []byte         `cbor:"8,keyasint,omitempty"`
+}
+
+type refusalMessage struct {
+	Reason string `cbor:"1,keyasint"`
+}
+
+// RefusedError is the CA's refusal of a join or a renewal.
+type RefusedError struct{ Reason string }
+
+// Error says why.
+func (e *RefusedError) Error() string { return "the CA refused: " + e.Reason }
+
+// answer writes a grant, or why there is none.
+func answer(conn net.Conn, g *Grant, err error) error {
+	var frame []byte
+	var bad error
+	if err == nil {
+		frame, bad = wire.AppendMessage(nil, typeGrant, grantMessage{g.Mesh, g.ID, string(g.Role), g.Work, g.CA, g.Chain, g.Roots, g.Revocations})
+	} else {
+		frame, bad = wire.AppendMessage(nil, typeRefusal, refusalMessage{err.Error()})
+	}
+	if bad != nil {
+		return bad
+	}
+	_, bad = conn.Write(frame)
+	return bad
+}
+
+// readGrant reads the answer.
+func readGrant(conn net.Conn) (*Grant, error) {
+	t, body, err := wire.ReadFrame(conn, nil, wire.MaxFrame)
+	if err != nil {
+		return nil, fmt.Errorf("no answer from the CA: %w", err)
+	}
+	switch t {
+	case typeRefusal:
+		var r refusalMessage
+		if err := wire.Unmarshal(body, &r); err != nil {
+			return nil, err
+		}
+		return nil, &RefusedError{r.Reason}
+	case typeGrant:
+		var g grantMessage
+		if err := wire.Unmarshal(body, &g); err != nil {
+			return nil, err
+		}
+		claims := Claims{Mesh: g.Mesh, ID: g.ID, Role: Role(g.Role), Work: g.Work}
+		if err := claims.check(); err != nil {
+			return nil, fmt.Errorf("%w: grant: %w", wire.ErrMalformed, err)
+		}
+		return &Grant{Claims: claims, CA: g.CA, Chain: g.Chain, Roots: g.Roots, Revocations: g.Revocations}, nil
+	}
+	return nil, fmt.Errorf("%w: %v in place of a grant", wire.ErrMalformed, t)
+}
+
+// ServeJoin lets one node join over a connection with JoinTLS, which it closes.
+// Whatever the other end sends, it holds at most 16 KiB of it and ends in JoinTime.
+func (c *CA) ServeJoin(conn net.Conn, log *slog.Logger) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(JoinTime))
+	t, body, err := wire.ReadFrame(conn, nil, maxJoinFrame)
+	var r joinRequest
+	if err == nil && t != typeJoin {
+		err = fmt.Errorf("%w: %v in place of a request to join", wire.ErrMalformed, t)
+	}
+	if err == nil {
+		err = wire.Unmarshal(body, &r)
+	}
+	if err != nil {
+		log.Warn("a node asked to join in a way that is not understood", "from", conn.RemoteAddr(), "err", err)
+		return
+	}
+	g, err := c.join(r)
+	if err != nil {
+		log.Warn("a node was not let into the mesh", "node", r.ID, "from", conn.RemoteAddr(), "err", err)
+	} else {
+		log.Info("a node joined the mesh", "node", g.ID, "role", g.Role, "work", g.Work, "from", conn.RemoteAddr())
+	}
+	if err := answer(conn, g, err); err != nil {
+		log.Warn("a node that joined did not get its certificate; it may ask again with the same token", "node", r.ID, "err", err)
+	}
+}
+
+func (c *CA) join(r joinRequest) (*Grant, error) {
+	if err := r.ID.Validate(); err != nil {
+		return nil, err
+	}
+	if len(r.Key) != ed25519.PublicKeySize || len(r.Secret) != SecretLen {
+		return nil, errors.New("the key or the secret is not of the right length")
+	}
+	key := ed25519.PublicKey(r.Key)
+	if !ed25519.Verify(key, signed(domainJoin, c.mesh, r.Secret, []byte(r.ID), r.Key), r.Sig) {
+		return nil, ErrSignature
+	}
+	return c.Redeem([SecretLen]byte(r.Secret), r.ID, key)
+}
+
+// ServeRenew renews the certificate of a member that has proven itself at the
+// other end of conn, which it closes.
+func (c *CA) ServeRenew(conn net.Conn, m Member, log *slog.Logger) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(JoinTime))
+	t, _, err := wire.ReadFrame(conn, nil, maxJoinFrame)
+	if err != nil || t != typeRenew {
+		return
+	}
+	g, err := c.Renew(m)
+	if err != nil {
+		log.Warn("a certificate was not renewed", "node", m.ID, "err", err)
+	} else {
+		log.Info("a certificate was renewed", "node", m.ID)
+	}
+	if err := answer(conn, g, err); err != nil {
+		log.Warn("a renewed certificate did not arrive", "node", m.ID, "err", err)
+	}
+}
+
+// Renew asks the CA's node, at the other end of conn, for a new certificate,
+// and keeps it.
+func (s *Self) Renew(conn net.Conn) error {
+	conn.SetDeadline(time.Now().Add(JoinTime))
+	frame, err := wire.AppendMessage(nil, typeRenew, renewRequest{})
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write(frame); err != nil {
+		return fmt.Errorf("ask for a new certificate: %w", err)
+	}
+	g, err := readGrant(conn)
+	if err != nil {
+		return fmt.Errorf("ask for a new certificate: %w", err)
+	}
+	return s.Renewed(g)
+}
+
+// Join makes a key, has it certified with a token, and keeps the identity in
+// dir, which must not have one. system is the host's clock, nil for time.Now.
+// The error is a *RefusedError where the CA refused.
+func Join(ctx context.Context, t Token, id routing.NodeID, dir string, system func() time.Time) (*Self, error) {
+	ctx, cancel := context.WithTimeout(ctx, JoinTime)
+	defer cancel()
+	key, err := pendingKey(dir)
+	if err != nil {
+		return nil, err
+	}
+	conn, root, err := dialCA(ctx, t, NewClock(system, t.Issued))
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	public := key.Public().(ed25519.PublicKey)
+	frame, err := wire.AppendMessage(nil, typeJoin, joinRequest{
+		Secret: t.Secret[:], ID: id, Key: public,
+		Sig: ed25519.Sign(key, signed(domainJoin, t.Mesh, t.Secret[:], []byte(id), public)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Write(frame); err != nil {
+		return nil, fmt.Errorf("ask to join: %w", err)
+	}
+	g, err := readGrant(conn)
+	if err != nil {
+		return nil, err
+	}
+	if g.ID != id || g.Mesh != t.Mesh {
+		return nil, fmt.Errorf("the CA made a certificate for node %s of mesh %s, asked for was node %s of mesh %s", g.ID, g.Mesh, id, t.Mesh)
+	}
+	return begin(dir, key, g, root, NewClock(system, t.Issued))
+}
+
+// begin keeps a first grant as an identity. root is the one that is trusted
+// beforehand.
+func begin(dir string, key ed25519.PrivateKey, g *Grant, root *x509.Certificate, clock *Clock) (*Self, error) {
+	chain, err := parseChain(g.Chain)
+	if err != nil {
+		return nil, err
+	}
+	trust := NewTrust(g.Mesh, []*x509.Certificate{root}, clock)
+	s, err := newSelf(key, chain, trust)
+	if err != nil {
+		return nil, fmt.Errorf("the CA's certificate is of no use: %w", err)
+	}
+	// Old roots that are still in use: the CA's own word is good for them here.
+	roots, err := parseRoots(g.Roots)
+	if err != nil {
+		return nil, err
+	}
+	trust.setRoots(append([]*x509.Certificate{root}, others(roots, root)...))
+	if len(g.Revocations) > 0 {
+		if _, err := trust.Revoke(g.Revocations); err != nil {
+			return nil, err
+		}
+	}
+	s.dir, s.CA = dir, g.CA
+	return s, s.Save()
+}
+
+func others(all []*x509.Certificate, but *x509.Certificate) (out []*x509.Certificate) {
+	for _, c := range all {
+		if !c.Equal(but) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Begin makes the identity of the CA's own node.
+func Begin(ca *CA, claims Claims, dir string) (*Self, error) {
+	key, err := pendingKey(dir)
+	if err != nil {
+		return nil, err
+	}
+	g, err := ca.Enrol(claims, key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, err
+	}
+	roots, err := ca.Roots()
+	if err != nil {
+		return nil, err
+	}
+	return begin(dir, key, g, roots[0], ca.clock)
+}
+
+// pendingKey makes dir and a key in it. A key that an attempt before has left
+// is taken again: the CA may have certified it already.
+func pendingKey(dir string) (ed25519.PrivateKey, error) {
+	if _, err := os.Stat(filepath.Join(dir, infoFile)); err == nil {
+		return nil, fmt.Errorf("%s has an identity already: name another directory, or remove it first", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, keyFile)
+	if key, err := readKey(file); err == nil {
+		return key, nil
+	}
+	key, err := NewKey()
+	if err != nil {
+		return nil, err
+	}
+	text, err := encodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	return key, writeFile(file, text, 0o600)
+}
+
+// dialCA connects to the first address of a token that answers, and makes sure
+// that it is the CA. It returns the root that the token names.
+func dialCA(ctx context.Context, t Token, clock *Clock) (net.Conn, *x509.Certificate, error) {
+	var errs []error
+	for i, address := range t.Addresses {
+		// Not all of the time for one address that swallows what it is sent.
+		left := len(t.Addresses) - i
+		deadline, _ := ctx.Deadline()
+		one, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
+		conn, root, err := dialOne(one, t, address, clock)
+		cancel()
+		if err == nil {
+			return conn, root, nil
+		}
+		errs = append(errs, fmt.Errorf("reach the CA at %s: %w", address, err))
+	}
+	return nil, nil, errors.Join(errs...)
+}
+
+func dialOne(ctx context.Context, t Token, address string, clock *Clock) (net.Conn, *x509.Certificate, error) {
+	var root *x509.Certificate
+	d := tls.Dialer{Config: &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{JoinProtocol}, ServerName: "ranvier",
+		InsecureSkipVerify: true, // VerifyConnection checks
+		VerifyConnection: func(s tls.ConnectionState) (err error) {
+			if s.NegotiatedProtocol != JoinProtocol {
+				return errors.New("it does not let nodes join: is it the CA's node?")
+			}
+			root, err = verifyCA(s.PeerCertificates, t, clock)
+			return err
+		},
+	}}
+	conn, err := d.DialContext(ctx, "tcp", address)
+	return conn, root, err
+}
+
+// verifyCA checks that a chain is the join service's of the token's mesh.
+func verifyCA(chain []*x509.Certificate, t Token, clock *Clock) (*x509.Certificate, error) {
+	var root *x509.Certificate
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		if keyIDOfCert(c) == t.Pin && c.CheckSignatureFrom(c) == nil {
+			root = c
+			continue
+		}
+		intermediates.AddCert(c)
+	}
+	if root == nil {
+		return nil, fmt.Errorf("%w: it does not have the root that the token names", ErrOtherMesh)
+	}
+	leaf := chain[0]
+	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != caURI(t.Mesh, "").String() || leaf.IsCA {
+		return nil, errors.New("it is a member of the mesh and not its CA")
+	}
+	now := clock.Now()
+	if clock.Behind() && leaf.NotBefore.After(now) {
+		now = leaf.NotBefore
+	}
+	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+		return nil, &ClockError{What: "the certificate of the CA's node", Now: now, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(root)
+	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: intermediates, CurrentTime: now})
+	if err != nil {
+		return nil, explain(err)
+	}
+	return root, nil
+}

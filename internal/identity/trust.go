@@ -1,0 +1,334 @@
+package identity
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Usage is what a certificate is shown for.
+type Usage uint8
+
+// The usages.
+const (
+	AsServer Usage = iota + 1 // the end that was dialled
+	AsClient                  // the end that dialled
+	AsSigner                  // of an advert or an attachment: either will do
+)
+
+// Member is who a verified certificate is for.
+type Member struct {
+	Claims
+	Key      crypto.PublicKey
+	KeyID    KeyID
+	NotAfter time.Time
+
+	issuers []KeyID // of the chain that was verified, the root's last
+}
+
+// ErrRevoked is wrapped by the error of a certificate whose key was revoked.
+var ErrRevoked = errors.New("its key was revoked")
+
+// ErrOtherMesh is wrapped by the error of a certificate that another CA signed,
+// or that is of another mesh.
+var ErrOtherMesh = errors.New("it is not of this mesh")
+
+// Trust is whom a node believes: the mesh's roots, what was revoked, and the
+// time. It may be used from several goroutines.
+type Trust struct {
+	mesh  string
+	clock *Clock
+
+	mu      sync.RWMutex
+	roots   []*x509.Certificate
+	pool    *x509.CertPool
+	revoked revocations
+	cas     map[[32]byte]*x509.Certificate // parsed issuers, at most maxIssuers
+	changed chan struct{}                  // closed when roots or revocations change
+}
+
+const maxIssuers = 64
+
+// NewTrust returns the trust in a mesh's roots.
+func NewTrust(mesh string, roots []*x509.Certificate, clock *Clock) *Trust {
+	t := &Trust{mesh: mesh, clock: clock, cas: map[[32]byte]*x509.Certificate{}, changed: make(chan struct{})}
+	t.setRoots(roots)
+	return t
+}
+
+// Mesh returns the mesh's name.
+func (t *Trust) Mesh() string { return t.mesh }
+
+// Clock returns the clock that certificates are judged by.
+func (t *Trust) Clock() *Clock { return t.clock }
+
+// Changed returns a channel that is closed at the next change of what is
+// trusted: who has verified somebody before then asks again (Still).
+func (t *Trust) Changed() <-chan struct{} {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.changed
+}
+
+func (t *Trust) setRoots(roots []*x509.Certificate) {
+	t.roots, t.pool = roots, x509.NewCertPool()
+	for _, r := range roots {
+		t.pool.AddCert(r)
+	}
+}
+
+func (t *Trust) signal() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// Roots returns the certificates of the roots that are trusted.
+func (t *Trust) Roots() []*x509.Certificate {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.Clone(t.roots)
+}
+
+// VerifyRaw is Verify for a chain in DER.
+func (t *Trust) VerifyRaw(ders [][]byte, use Usage) (Member, error) {
+	if len(ders) == 0 || len(ders) > maxChain {
+		return Member{}, fmt.Errorf("a chain of %d certificates, 1 to %d are allowed", len(ders), maxChain)
+	}
+	chain := make([]*x509.Certificate, len(ders))
+	for i, der := range ders {
+		c, err := t.parse(der, i > 0)
+		if err != nil {
+			return Member{}, err
+		}
+		chain[i] = c
+	}
+	return t.Verify(chain, use)
+}
+
+// parse parses a certificate; those of issuers, which all members have in
+// common, once.
+func (t *Trust) parse(der []byte, issuer bool) (*x509.Certificate, error) {
+	if len(der) > maxCertLen {
+		return nil, fmt.Errorf("a certificate of %d bytes, at most %d are allowed", len(der), maxCertLen)
+	}
+	if !issuer {
+		return x509.ParseCertificate(der)
+	}
+	sum := sha256.Sum256(der)
+	t.mu.RLock()
+	c := t.cas[sum]
+	t.mu.RUnlock()
+	if c != nil {
+		return c, nil
+	}
+	return x509.ParseCertificate(der)
+}
+
+// remember keeps issuers that were part of a verified chain.
+func (t *Trust) remember(chain []*x509.Certificate) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range chain {
+		if len(t.cas) >= maxIssuers {
+			clear(t.cas)
+		}
+		t.cas[sha256.Sum256(c.Raw)] = c
+	}
+}
+
+// Verify returns who a chain is for, the node's own certificate first: a member
+// of this mesh, now, for this use, and not revoked. Errors wrap ErrRevoked,
+// ErrOtherMesh or are a *ClockError where these are the reason.
+func (t *Trust) Verify(chain []*x509.Certificate, use Usage) (Member, error) {
+	if err := checkShape(chain); err != nil {
+		return Member{}, err
+	}
+	claims, err := claimsOf(chain[0])
+	if err != nil {
+		return Member{}, err
+	}
+	if claims.Mesh != t.mesh {
+		return Member{}, fmt.Errorf("the certificate of node %s: %w: it is of mesh %s, this is mesh %s", claims.ID, ErrOtherMesh, claims.Mesh, t.mesh)
+	}
+	verified, err := t.verifyChain(chain, use)
+	if err != nil {
+		return Member{}, fmt.Errorf("the certificate of node %s: %w", claims.ID, err)
+	}
+	m := Member{Claims: claims, Key: chain[0].PublicKey, KeyID: keyIDOfCert(chain[0]), NotAfter: chain[0].NotAfter}
+	for _, c := range verified[1:] {
+		m.issuers = append(m.issuers, keyIDOfCert(c))
+	}
+	return m, nil
+}
+
+func checkShape(chain []*x509.Certificate) error {
+	if len(chain) == 0 || len(chain) > maxChain {
+		return fmt.Errorf("a chain of %d certificates, 1 to %d are allowed", len(chain), maxChain)
+	}
+	for _, c := range chain {
+		if len(c.Raw) > maxCertLen {
+			return fmt.Errorf("a certificate of %d bytes, at most %d are allowed", len(c.Raw), maxCertLen)
+		}
+	}
+	leaf := chain[0]
+	if life := leaf.NotAfter.Sub(leaf.NotBefore); life > MaxLife+2*skew {
+		return fmt.Errorf("the certificate lives %v, at most %v is allowed", life, MaxLife)
+	}
+	if leaf.IsCA {
+		return errors.New("the certificate is a CA's, not a node's")
+	}
+	return nil
+}
+
+// verifyChain returns the way to a root that holds now and has no revoked key.
+func (t *Trust) verifyChain(chain []*x509.Certificate, use Usage) ([]*x509.Certificate, error) {
+	t.mu.RLock()
+	pool := t.pool
+	t.mu.RUnlock()
+	now, err := t.timeFor(chain[0])
+	if err != nil {
+		return nil, err
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range chain[1:] {
+		intermediates.AddCert(c)
+	}
+	ways, err := chain[0].Verify(x509.VerifyOptions{
+		Roots: pool, Intermediates: intermediates, CurrentTime: now, KeyUsages: use.extended(),
+	})
+	if err != nil {
+		return nil, explain(err)
+	}
+	for _, way := range ways {
+		if err = t.checkRevoked(way); err == nil {
+			t.remember(way[1:])
+			t.clock.Observe(chain[0].NotBefore)
+			return way, nil
+		}
+	}
+	return nil, err
+}
+
+// timeFor is when a certificate is judged: now, unless this host's clock is
+// known to be behind and the certificate is newer than what this node knew to
+// have passed. Once its signature holds, that is time the CA has signed.
+func (t *Trust) timeFor(leaf *x509.Certificate) (time.Time, error) {
+	now := t.clock.Now()
+	ahead := leaf.NotBefore.Sub(now)
+	switch {
+	case now.After(leaf.NotAfter), ahead > 0 && (!t.clock.Behind() || ahead > MaxLife):
+		return now, &ClockError{What: "the certificate", Now: now, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
+	case ahead > 0:
+		return leaf.NotBefore, nil
+	}
+	return now, nil
+}
+
+func (u Usage) extended() []x509.ExtKeyUsage {
+	switch u {
+	case AsServer:
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	case AsClient:
+		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	}
+	return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+}
+
+// explain says in our words what x509 found.
+func explain(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("%w: no CA that this node trusts has signed it", ErrOtherMesh)
+	case errors.As(err, &invalid) && invalid.Reason == x509.IncompatibleUsage:
+		return fmt.Errorf("it is not for this use: %w", err)
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert.IsCA:
+		return &ClockError{What: "the certificate of its CA", Now: invalid.Cert.NotAfter.Add(time.Second), NotBefore: invalid.Cert.NotBefore, NotAfter: invalid.Cert.NotAfter}
+	}
+	return err
+}
+
+// Still returns nil as long as a member that was verified before is one now.
+func (t *Trust) Still(m Member) error {
+	if now := t.clock.Now(); now.After(m.NotAfter) {
+		return &ClockError{What: "the certificate of node " + string(m.ID), Now: now, NotAfter: m.NotAfter}
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if t.revoked.has(m.KeyID) {
+		return fmt.Errorf("node %s: %w", m.ID, ErrRevoked)
+	}
+	for i, k := range m.issuers {
+		last := i == len(m.issuers)-1
+		if t.revoked.has(k) || last && !slices.ContainsFunc(t.roots, func(r *x509.Certificate) bool { return keyIDOfCert(r) == k }) {
+			return fmt.Errorf("node %s: its CA: %w", m.ID, ErrRevoked)
+		}
+	}
+	return nil
+}
+
+func (t *Trust) checkRevoked(way []*x509.Certificate) error {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for i, c := range way {
+		if t.revoked.has(keyIDOfCert(c)) {
+			if i > 0 {
+				return fmt.Errorf("its CA: %w", ErrRevoked)
+			}
+			return ErrRevoked
+		}
+	}
+	return nil
+}
+
+// AddRoots takes new roots into the trust, each of which a root that is trusted
+// has to have signed (crosses, which chains carry while both are in use). It
+// tells whether anything is new.
+func (t *Trust) AddRoots(roots, crosses []*x509.Certificate) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	added := slices.Clone(t.roots)
+	for _, r := range roots {
+		if slices.ContainsFunc(added, r.Equal) || t.revoked.has(keyIDOfCert(r)) {
+			continue
+		}
+		if err := t.vouched(r, crosses); err != nil {
+			return false, err
+		}
+		added = append(added, r)
+	}
+	if len(added) == len(t.roots) {
+		return false, nil
+	}
+	t.setRoots(added)
+	t.signal()
+	return true, nil
+}
+
+func (t *Trust) vouched(root *x509.Certificate, crosses []*x509.Certificate) error {
+	if !root.IsCA || root.CheckSignatureFrom(root) != nil || !isCAOf(root, t.mesh) {
+		return fmt.Errorf("a new root is not one of mesh %s", t.mesh)
+	}
+	for _, x := range crosses {
+		if keyIDOfCert(x) != keyIDOfCert(root) {
+			continue
+		}
+		for _, old := range t.roots {
+			if x.CheckSignatureFrom(old) == nil {
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the new root %s is not signed by one that this node trusts", keyIDOfCert(root))
+}
+
+func isCAOf(c *x509.Certificate, mesh string) bool {
+	return len(c.URIs) == 1 && c.URIs[0].Scheme == uriScheme && c.URIs[0].Host == mesh &&
+		(c.URIs[0].Path == caPath || len(c.URIs[0].Path) > len(caPath) && c.URIs[0].Path[:len(caPath)+1] == caPath+"/")
+}
