@@ -100,7 +100,7 @@ func (n *Node) Addrs() []string { return n.mesh.Addrs() }
 func (n *Node) blame(err error) error {
 	if bad := (*mesh.ListenError)(nil); errors.As(err, &bad) {
 		for _, l := range n.cfg.Listeners {
-			if "tcp://"+l.Address() == bad.Address {
+			if l.URL() == bad.Address {
 				return l.Pos.Errorf("", "%w", err)
 			}
 		}
@@ -121,14 +121,10 @@ func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 		c.Role = mesh.Leaf
 	}
 	for _, l := range n.cfg.Listeners {
-		c.Listeners = append(c.Listeners, mesh.ListenerConfig{
-			Address: "tcp://" + l.Address(), Cost: l.Cost, NodeCost: l.NodeCost, AllowedPeers: l.AllowedPeers,
-		})
+		c.Listeners = append(c.Listeners, listenerConfig(l))
 	}
 	for _, p := range n.cfg.Peers {
-		c.Peers = append(c.Peers, mesh.PeerConfig{
-			Address: "tcp://" + p.Address, Cost: p.Cost, AllowedPeers: p.AllowedPeers, Once: !p.Redial,
-		})
+		c.Peers = append(c.Peers, peerConfig(p))
 	}
 	return c
 }

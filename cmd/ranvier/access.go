@@ -28,7 +28,7 @@ type access struct {
 
 func (a *access) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&a.socket, "socket", "s", os.Getenv(socketEnv), "control socket of a running node (default $"+socketEnv+")")
-	cmd.Flags().StringArrayVar(&a.peers, "receptor-peer", nil, "attach to the mesh through this node instead: host:port, receptor://host:port or tcp://host:port; may be repeated")
+	cmd.Flags().StringArrayVar(&a.peers, "receptor-peer", nil, "attach to the mesh through this node instead: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
 	cmd.MarkFlagFilename("socket")
 }
@@ -55,7 +55,11 @@ func (a *access) open(ctx context.Context) (asker, error) {
 	if len(peers) == 0 {
 		peers = []string{remote.DefaultPeer}
 	}
-	m, err := remote.Attach(ctx, 5*time.Second, peers, mesh.Config{Transports: transports(), Software: "ranvier " + buildVersion()})
+	carriers, err := transports(nil)
+	if err != nil {
+		return nil, err
+	}
+	m, err := remote.Attach(ctx, 5*time.Second, peers, mesh.Config{Transports: carriers, Software: "ranvier " + buildVersion()})
 	if err != nil {
 		if len(a.peers) == 0 {
 			err = fmt.Errorf("%w (name a control socket with --socket or a node with --receptor-peer)", err)

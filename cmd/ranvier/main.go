@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -28,6 +30,9 @@ func execute(args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	defer onSignals(stop)()
+	// All that is logged goes through slog. What libraries give to the standard
+	// logger (quic-go: small UDP buffers) is told there already.
+	log.SetOutput(io.Discard)
 
 	root := newRoot()
 	root.SetOut(os.Stdout)

@@ -8,13 +8,24 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
+	"github.com/ranvier-mesh/ranvier/mesh/wslink"
 	"github.com/ranvier-mesh/ranvier/node"
 )
 
 // transports maps the schemes of addresses to what carries the links.
-func transports() map[string]link.Transport {
-	return map[string]link.Transport{"tcp": tcplink.Transport{}}
+func transports(log *slog.Logger) (map[string]link.Transport, error) {
+	quic, err := quiclink.New(quiclink.Config{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	return map[string]link.Transport{
+		"tcp":  tcplink.Transport{},
+		"quic": quic,
+		"ws":   wslink.Transport{},
+		"wss":  wslink.Transport{Secure: true},
+	}, nil
 }
 
 func newNode() *cobra.Command {
@@ -32,7 +43,11 @@ standard error.`,
 				return err
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
-			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: transports(), Version: buildVersion(), Log: log})
+			carriers, err := transports(log)
+			if err != nil {
+				return err
+			}
+			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: carriers, Version: buildVersion(), Log: log})
 			if err != nil {
 				return err
 			}

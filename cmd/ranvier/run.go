@@ -47,7 +47,7 @@ the play's.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.ViaReceptor, "via-receptor", "", "node to run the job on (needed)")
-	f.StringArrayVar(&o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port or tcp://host:port; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
+	f.StringArrayVar(&o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
 	f.StringVar(&o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
 	f.BoolVar(&debug, "debug", false, "log what the ephemeral node does")
 	jobFlags(cmd, &o.Options)
@@ -66,6 +66,10 @@ func run(ctx context.Context, o remote.Options) error {
 	o.Canceling = func() {
 		p.clear()
 		fmt.Fprintf(os.Stderr, "ranvier: canceling the job on node %s (press Ctrl-C again to leave without waiting)\n", o.ViaReceptor)
+	}
+	var err error
+	if o.Transports, err = transports(o.Log); err != nil {
+		return err
 	}
 	result, err := remote.Run(ctx, o)
 	p.clear()

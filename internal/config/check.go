@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"strings"
 
 	"github.com/ranvier-mesh/ranvier/routing"
 )
@@ -61,17 +62,23 @@ func checkDuplicates(c *Config, rep *report) {
 		return line
 	}
 	for _, l := range c.Listeners {
-		if line := again(l.Pos, "listen", l.Address()); line > 0 && l.Port != 0 {
+		if line := again(l.Pos, "listen "+l.network(), l.Address()); line > 0 && l.Port != 0 {
 			rep.errorf(l.Pos, "port", "the listener on line %d has the address %s already", line, l.Address())
 		}
 	}
 	peers := c.Peers[:0]
 	for _, p := range c.Peers {
-		if line := again(p.Pos, "peer", p.Address); line > 0 && p.Address != "" {
-			rep.warnf(p.Pos, "address", "%s is the peer of line %d already: this item has no effect", p.Address, line)
-			continue
+		ways := p.Addresses[:0]
+		for _, address := range p.Addresses {
+			if line := again(p.Pos, "peer", address); line > 0 {
+				rep.warnf(p.Pos, "address", "%s is the peer of line %d already: it has no effect here", strings.TrimPrefix(address, "tcp://"), line)
+				continue
+			}
+			ways = append(ways, address)
 		}
-		peers = append(peers, p)
+		if p.Addresses = ways; len(ways) > 0 {
+			peers = append(peers, p)
+		}
 	}
 	c.Peers = peers
 	for _, s := range c.ControlServices {

@@ -12,10 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
-	"strconv"
 
 	"github.com/ranvier-mesh/ranvier/routing"
 )
@@ -52,43 +49,6 @@ type Node struct {
 	DataDir  string
 	Leaf     bool // attach to the peers and forward nothing
 	Insecure bool // accept links from other hosts although there is no identity
-}
-
-// Listener is an item that lets other nodes link to this one.
-type Listener struct {
-	Pos      Pos // Item tells the transport: "tcp-listener"
-	BindAddr string
-	Port     uint16 // 0: any that is free
-	// Cost of a link that comes in here. 0 means that the file does not say:
-	// the other end's wish counts, or routing.CostUnit when it has none.
-	Cost routing.Cost
-	// NodeCost overrides Cost for the peers named in it.
-	NodeCost map[routing.NodeID]routing.Cost
-	// AllowedPeers are the only ids that may link here; empty allows all.
-	AllowedPeers []routing.NodeID
-}
-
-// Address returns the listener's address in the form of net.Listen.
-func (l *Listener) Address() string {
-	return net.JoinHostPort(l.BindAddr, strconv.Itoa(int(l.Port)))
-}
-
-// loopback tells whether only this host can reach the listener. A name other
-// than localhost may mean any address and does not count.
-func (l *Listener) loopback() bool {
-	ip, err := netip.ParseAddr(l.BindAddr)
-	return l.BindAddr == "localhost" || err == nil && ip.Unmap().IsLoopback()
-}
-
-// Peer is an item that makes this node link to another one.
-type Peer struct {
-	Pos     Pos    // Item tells the transport: "tcp-peer"
-	Address string // host:port
-	Redial  bool   // link again when the link breaks
-	// Cost of the link; 0 means as in Listener that the file does not say.
-	Cost routing.Cost
-	// AllowedPeers are the only ids that may answer there; empty allows all.
-	AllowedPeers []routing.NodeID
 }
 
 // ControlService is a control socket (docs/control.md).

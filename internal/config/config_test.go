@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -75,16 +76,16 @@ func TestFull(t *testing.T) {
 		LocalOnly: true,
 		LogLevel:  slog.LevelDebug,
 		Listeners: []Listener{
-			{BindAddr: "0.0.0.0", Port: 2222},
+			{Scheme: "tcp", BindAddr: "0.0.0.0", Port: 2222},
 			{
-				BindAddr: "127.0.0.1", Port: 2223, Cost: 2500,
+				Scheme: "tcp", BindAddr: "127.0.0.1", Port: 2223, Cost: 2500,
 				NodeCost:     map[routing.NodeID]routing.Cost{"a": 1000, "c": 500},
 				AllowedPeers: []routing.NodeID{"a", "c"},
 			},
 		},
 		Peers: []Peer{
-			{Address: "hub.example:27199", Redial: true},
-			{Address: "[::1]:27199", Cost: 10000, AllowedPeers: []routing.NodeID{"hub"}},
+			{Addresses: []string{"tcp://hub.example:27199"}, Redial: true},
+			{Addresses: []string{"tcp://[::1]:27199"}, Cost: 10000, AllowedPeers: []routing.NodeID{"hub"}},
 		},
 		ControlServices: []ControlService{
 			{Service: "control", Filename: "/run/receptor.sock", Permissions: 0o660},
@@ -180,8 +181,8 @@ func TestErrors(t *testing.T) {
 		{"- tcp-listener:\n    port: 1\n    nodecost:\n      a: 1\n      a: 2", `r.conf:5: tcp-listener: key "nodecost": node a stands twice`},
 		{"- tcp-listener: 5\n- tcp-listener: 5", `r.conf:2: tcp-listener: key "port": the listener on line 1 has the address 0.0.0.0:5 already`},
 		{"- tcp-listener:\n    port: 1\n    tls: server", `r.conf:3: tcp-listener: key "tls": it is not supported yet in this version`},
-		{"- udp-listener: 5\n", `r.conf:1: udp-listener: this item is not supported yet in this version`},
-		{"- ws-peer: {address: 'ws://x', path: 7}\n- work-signing: {privatekey: x}", "r.conf:1: ws-peer: this item is not supported yet in this version\nr.conf:2: work-signing: this item is not supported yet in this version"},
+		{"- tcp-server: {port: 5}\n", `r.conf:1: tcp-server: this item is not supported yet in this version`},
+		{"- tls-client: {name: x, path: 7}\n- work-signing: {privatekey: x}", "r.conf:1: tls-client: this item is not supported yet in this version\nr.conf:2: work-signing: this item is not supported yet in this version"},
 		{"- local-only:\n- node: localhost", `r.conf:2: node: key "id": a node cannot be called localhost: that is every node's name for itself`},
 		{"- local-only:\n- node:\n    id: ''", `r.conf:3: node: key "id": invalid node id: it is empty`},
 		{"- local-only:\n- node:\n    firewallrules: []", `r.conf:3: node: key "firewallrules": it is not supported yet in this version`},
@@ -379,19 +380,19 @@ func TestLineExample(t *testing.T) {
 		}
 		nodes[id] = c
 		for _, l := range c.Listeners {
-			listens[l.Address()] = id
+			listens[l.URL()] = id
 		}
 	}
 	var links []string
 	for _, id := range []string{"a", "b", "c"} {
 		for _, p := range nodes[id].Peers {
-			links = append(links, id+"-"+listens[p.Address])
+			links = append(links, id+"-"+listens[p.Addresses[0]])
 		}
 	}
 	if want := []string{"b-a", "c-b"}; !slices.Equal(links, want) {
 		t.Errorf("links %v, want %v", links, want)
 	}
-	if listens["127.0.0.1:8888"] != "a" {
+	if listens["tcp://127.0.0.1:8888"] != "a" {
 		t.Error("a must listen where --receptor-peer looks by default")
 	}
 }
@@ -414,11 +415,13 @@ func TestDocs(t *testing.T) {
 		if len(f.asked) == 0 {
 			continue
 		}
-		_, section, ok := strings.Cut(doc, "\n### `"+it.name+"`\n")
-		if !ok {
+		heading := regexp.MustCompile("(?m)^### .*`" + it.name + "`.*\n") // it may name several items
+		at := heading.FindStringIndex(doc)
+		if at == nil {
 			t.Errorf("docs/config.md has no heading for the item %s", it.name)
+			continue
 		}
-		section, _, _ = strings.Cut(section, "\n##")
+		section, _, _ := strings.Cut(doc[at[1]:], "\n##")
 		for _, key := range f.asked {
 			if !strings.Contains(section, "| `"+key+"` |") {
 				t.Errorf("docs/config.md: item %s has no row for the key %s", it.name, key)

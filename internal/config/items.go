@@ -24,8 +24,6 @@ func table() []item {
 		{name: "log-level", main: "level", once: true, build: func(c *Config, f *fields) {
 			c.LogLevel = need(f, "level", asLevel)
 		}},
-		{name: "tcp-listener", main: "port", build: buildListener},
-		{name: "tcp-peer", main: "address", build: buildPeer},
 		{name: "control-service", build: buildControlService},
 		{name: "work-command", build: buildWorkCommand},
 
@@ -34,8 +32,9 @@ func table() []item {
 		{name: "ip-router", any: true, build: noEffect("no IP interface is made")},
 		{name: "work-kubernetes", any: true, build: noEffect("work in Kubernetes is not run by this version; submits to it are refused")},
 	}
+	items = append(items, linkItems()...)
 	for _, name := range []string{
-		"udp-listener", "udp-peer", "ws-listener", "ws-peer", "tls-server", "tls-client",
+		"tls-server", "tls-client",
 		"work-signing", "work-verification",
 		"tcp-server", "tcp-client", "udp-server", "udp-client",
 		"unix-socket-server", "unix-socket-client", "command-service",
@@ -64,29 +63,6 @@ func buildNode(c *Config, f *fields) {
 			f.warnf(key, "has no effect: work in Kubernetes is not run by this version")
 		}
 	}
-}
-
-func buildListener(c *Config, f *fields) {
-	c.Listeners = append(c.Listeners, Listener{
-		Pos:          f.pos,
-		BindAddr:     get(f, "bindaddr", "0.0.0.0", asHost),
-		Port:         need(f, "port", asPort),
-		Cost:         get(f, "cost", 0, asCost),
-		NodeCost:     get(f, "nodecost", nil, asNodeCosts),
-		AllowedPeers: get(f, "allowedpeers", nil, asNodeIDs),
-	})
-	f.unsupported("tls")
-}
-
-func buildPeer(c *Config, f *fields) {
-	c.Peers = append(c.Peers, Peer{
-		Pos:          f.pos,
-		Address:      need(f, "address", asHostPort),
-		Redial:       get(f, "redial", true, asBool),
-		Cost:         get(f, "cost", 0, asCost),
-		AllowedPeers: get(f, "allowedpeers", nil, asNodeIDs),
-	})
-	f.unsupported("tls")
 }
 
 func buildControlService(c *Config, f *fields) {

@@ -217,21 +217,3 @@ func asHost(n *yaml.Node) (string, error) {
 	}
 	return s, nil
 }
-
-func asHostPort(n *yaml.Node) (string, error) {
-	s, err := asText(n)
-	if err != nil {
-		return "", err
-	}
-	host, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", fmt.Errorf("%q is no host:port", s)
-	}
-	if p, err := strconv.ParseUint(port, 10, 16); err != nil || p == 0 {
-		return "", fmt.Errorf("%q has no port from 1 to 65535", s)
-	}
-	if host == "" || strings.ContainsFunc(host, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) || r == '/' }) {
-		return "", fmt.Errorf("%q has no host", s)
-	}
-	return s, nil
-}
