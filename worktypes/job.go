@@ -52,6 +52,10 @@ func (u *unit) launch() (_ *job, err error) {
 	if err != nil {
 		return nil, err
 	}
+	hasTree := u.lease != nil
+	if hasTree {
+		plan.Argv = plan.Tree.Argv
+	}
 	if len(plan.Argv) == 0 {
 		return nil, fmt.Errorf("work type %s plans no command", u.spec.Type)
 	}
@@ -72,7 +76,7 @@ func (u *unit) launch() (_ *job, err error) {
 			j.closeFiles()
 		}
 	}()
-	if plan.Scratch {
+	if plan.Scratch && !hasTree { // the tree is in it
 		if err := os.Mkdir(scratch, 0o700); err != nil {
 			return nil, err
 		}

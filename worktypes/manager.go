@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/worktypes/content"
 )
 
 // Defaults of Options.
@@ -25,6 +27,10 @@ type Options struct {
 	Log   *slog.Logger     // nil: nothing is logged
 	Grace time.Duration    // between SIGINT and SIGKILL where a plan does not say; 0: DefaultGrace
 	Now   func() time.Time // for the times in a Status; nil: time.Now
+	// ContentLimit is how many bytes of submitted trees are kept, so that they
+	// need not be sent again; 0: package content's default, less than 0: none,
+	// and no unit has a tree.
+	ContentLimit int64
 }
 
 // Manager owns a data directory and does the jobs in it. Its methods may be
@@ -38,6 +44,7 @@ type Manager struct {
 	now      func() time.Time
 	lock     *os.File
 	follower *follower
+	content  *content.Store // nil: units have no trees
 
 	closing chan struct{} // closed when Close begins: end the jobs
 	hurry   chan struct{} // closed when Close has no more time: kill them
@@ -82,6 +89,9 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 	}
 	m.follower = newFollower(m.log)
 	if m.store, err = openStore(dir); err == nil {
+		err = m.openContent(opt)
+	}
+	if err == nil {
 		err = m.recover()
 	}
 	if err != nil {
@@ -198,7 +208,8 @@ func (m *Manager) Payload(id string) (*Payload, error) {
 // Start starts a Pending unit. Errors wrap ErrUnknownUnit, ErrNotPending when it
 // was started before or has ended (so that a repeated start is seen for what it
 // is), ErrBusy while its payload is being written, or ErrClosed. Any other error
-// means that its process could not be started; the unit is Failed then.
+// means that its tree could not be built or its process not be started; the unit
+// is Failed then. It returns when the process runs: a large tree takes a while.
 func (m *Manager) Start(id string) error {
 	u, err := m.unit(id)
 	if err != nil {
@@ -211,7 +222,7 @@ func (m *Manager) Start(id string) error {
 	}
 	m.jobs.Add(1)
 	m.mu.Unlock()
-	job, err := u.start()
+	job, err := u.buildAndStart()
 	if err != nil {
 		m.jobs.Done()
 		return err

@@ -18,6 +18,7 @@ type Payload struct {
 	hash hash.Hash
 	size int64
 	done bool
+	tree *treeUpload // nil: none was announced
 }
 
 // errPayloadDone is use of a payload that has ended.
@@ -33,6 +34,7 @@ func (u *unit) openPayload() (*Payload, error) {
 	if err != nil {
 		return nil, fmt.Errorf("unit %s: payload: %w", u.spec.ID, err)
 	}
+	u.dropTree() // of a payload before this one
 	u.payload = &Payload{u: u, f: f, hash: sha256.New()}
 	return u.payload, nil
 }
@@ -108,12 +110,18 @@ func (p *Payload) commit(size int64, sum [sha256.Size]byte) error {
 	if err := p.f.Sync(); err != nil {
 		return fmt.Errorf("unit %s: payload: %w", id, err)
 	}
+	if err := p.tree.complete(); err != nil {
+		return fmt.Errorf("unit %s: %w", id, err)
+	}
 	p.u.op.Lock()
 	defer p.u.op.Unlock()
 	if p.u.state().State != Pending {
 		return p.over()
 	}
 	// The directory is synced with the status that Running writes.
+	if err := p.commitTree(); err != nil {
+		return fmt.Errorf("unit %s: tree: %w", id, err)
+	}
 	if err := os.Rename(p.u.file(stdinPartFile), p.u.file(stdinFile)); err != nil {
 		return fmt.Errorf("unit %s: payload: %w", id, err)
 	}
@@ -146,6 +154,7 @@ func (p *Payload) Close() error {
 func (p *Payload) finish() {
 	p.done = true
 	p.f.Close()
+	p.tree.close()
 	p.u.payload = nil
 }
 

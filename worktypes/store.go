@@ -23,6 +23,8 @@ const (
 	stdoutFile    = "stdout"
 	stderrFile    = "stderr"
 	scratchDir    = "scratch"
+	treeFile      = "tree"
+	treePartFile  = "tree.part" // of a payload that was not committed
 )
 
 // Directories whose names begin so are not units: one being made, one being
@@ -40,7 +42,8 @@ type specRecord struct {
 
 // store is the directory of units. It has no state of its own.
 type store struct {
-	units string
+	units   string
+	content string // the directory of package content
 }
 
 // lockDir makes the data directory and takes it for this process. The lock
@@ -77,7 +80,7 @@ func unlockDir(f *os.File) error {
 }
 
 func openStore(dir string) (store, error) {
-	s := store{units: filepath.Join(dir, "units")}
+	s := store{units: filepath.Join(dir, "units"), content: filepath.Join(dir, "content")}
 	if err := os.MkdirAll(s.units, 0o700); err != nil {
 		return s, fmt.Errorf("make directory of units: %w", err)
 	}

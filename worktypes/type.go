@@ -34,6 +34,9 @@ type Plan struct {
 	Dir string
 	// Scratch asks for the scratch directory.
 	Scratch bool
+	// Tree says what to do with a tree that was submitted with the unit; nil:
+	// the type takes none. It needs Scratch.
+	Tree *TreePlan
 	// Grace is how long a canceled job has between SIGINT and SIGKILL; 0 is
 	// the Manager's default.
 	Grace time.Duration
@@ -41,6 +44,15 @@ type Plan struct {
 	// own whose last lines go into Detail when the job fails. Without it
 	// stdout and stderr are one file in the order in which they were written.
 	SeparateStderr bool
+}
+
+// TreePlan is the part of a Plan for a unit that has a tree (docs/work.md §6).
+type TreePlan struct {
+	// Dir is where the tree is built before the process starts: in the scratch
+	// directory, one level deep.
+	Dir string
+	// Argv takes the place of Plan.Argv.
+	Argv []string
 }
 
 // Registry is the types of a node. It does not change; the zero value has none.

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/worktypes/content"
 )
 
 // unit is one job. The unit outlives what is done for it: payload, job and
@@ -24,9 +26,14 @@ type unit struct {
 	// op is held through a change of state, its writes to disk included, so
 	// that one comes after the other. It is taken before mu.
 	op       sync.Mutex
-	payload  *Payload // being written
-	canceled bool     // cancel is closed
-	gone     error    // the unit could not be made, or was released
+	payload  *Payload       // being written
+	canceled bool           // cancel is closed
+	gone     error          // the unit could not be made, or was released
+	lease    *content.Lease // on the pieces of the unit's tree; nil: it has none
+
+	// building is held while the scratch directory is filled for a start. It
+	// is taken before op.
+	building sync.Mutex
 
 	mu          sync.Mutex // guards what is below; never held over I/O
 	status      Status
@@ -66,7 +73,11 @@ func (m *Manager) recoverUnit(id string) *unit {
 		u.status = *st
 	}
 	u.removeFile(stdinPartFile)
+	u.removeFile(treePartFile)
 	switch {
+	case u.status.State == Pending:
+		u.removeFile(scratchDir) // its tree was being built
+		u.reopenTree()
 	case u.status.State.Terminal():
 		close(u.ended)
 	case u.status.State == Running:
@@ -164,6 +175,7 @@ func (u *unit) transition(change func(*Status)) error {
 func (u *unit) end(change func(*Status)) error {
 	u.removeFile(stdinFile)
 	u.removeFile(stdinPartFile)
+	u.dropTree()
 	return u.transition(func(s *Status) {
 		s.Finished = u.m.now()
 		change(s)
@@ -192,6 +204,8 @@ func (u *unit) requestCancel() error {
 
 // release removes the unit, which has ended.
 func (u *unit) release() error {
+	u.building.Lock() // it ends soon, as the unit has ended
+	defer u.building.Unlock()
 	u.op.Lock()
 	defer u.op.Unlock()
 	if u.gone != nil {

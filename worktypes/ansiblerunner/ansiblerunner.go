@@ -45,10 +45,14 @@ func (r runner) Plan(spec worktypes.Spec, scratch string) (worktypes.Plan, error
 	for _, key := range slices.Sorted(maps.Keys(spec.Params)) {
 		return worktypes.Plan{}, fmt.Errorf("%w: work type %q takes no %q: all that it needs is in the payload", worktypes.ErrForbiddenParams, Name, key)
 	}
+	dir := scratch + "/private"
+	worker := []string{r.path, "worker", "--private-data-dir", dir}
 	return worktypes.Plan{
-		Name:           "ansible-runner worker",
-		Argv:           []string{r.path, "worker", "--private-data-dir", scratch + "/private", "--delete"},
-		Scratch:        true,
+		Name:    "ansible-runner worker",
+		Argv:    append(slices.Clip(worker), "--delete"),
+		Scratch: true,
+		// A worker that is told to delete the directory does so first of all.
+		Tree:           &worktypes.TreePlan{Dir: dir, Argv: worker},
 		Grace:          grace,
 		SeparateStderr: true,
 	}, nil
