@@ -61,6 +61,9 @@ func (p *Payload) Tree(owner content.Owner, manifest io.Reader) (pieces []tree.P
 	if p.done || p.tree != nil || p.size > 0 {
 		return nil, nil, errPayloadDone
 	}
+	if p.u.m.content == nil {
+		return nil, nil, fmt.Errorf("unit %s: %w: this node keeps none", p.u.spec.ID, content.ErrNoRoom)
+	}
 	pieces, err = p.receiveTree(owner, manifest)
 	if err == nil {
 		p.tree.lease, lacking, err = p.u.m.content.Lease(owner, pieces)

@@ -213,8 +213,9 @@ func NewPieceReader(r io.Reader) (*PieceReader, error) {
 	return &PieceReader{r: r, zip: zip, in: make([]byte, MaxPiece), out: make([]byte, 0, MaxPiece)}, nil
 }
 
-// Next returns the next piece, which has to be p. The bytes are good until the
-// next call. Errors are r's, or wrap ErrMalformed.
+// Next returns the bytes that came for p, the next piece. It is for the caller to
+// Check them. They are good until the next call. Errors are r's, or wrap
+// ErrMalformed.
 func (pr *PieceReader) Next(p Piece) ([]byte, error) {
 	if _, err := io.ReadFull(pr.r, pr.in[:pieceHead]); err != nil {
 		return nil, fmt.Errorf("reading piece %v: %w", p.Hash, err)
@@ -234,7 +235,7 @@ func (pr *PieceReader) Next(p Piece) ([]byte, error) {
 			return nil, fmt.Errorf("%w: piece %v: %w", ErrMalformed, p.Hash, err)
 		}
 	}
-	return data, p.Check(data)
+	return data, nil
 }
 
 // Close frees what reading needs.

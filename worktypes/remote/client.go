@@ -169,13 +169,20 @@ func (c *Client) Follow(ctx context.Context, id string, offset int64) (*Job, err
 // ctx counts until Submit returns. When it returns an error, payload may still
 // be in one last Read; its bytes go nowhere.
 func (c *Client) Submit(ctx context.Context, spec worktypes.Spec, payload io.Reader) (*Job, error) {
+	return c.SubmitInput(ctx, spec, Input{Payload: func(bool) io.Reader { return payload }})
+}
+
+// SubmitInput is Submit with more than a payload, if the node takes it.
+func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Input) (*Job, error) {
 	if spec.ID == "" {
 		spec.ID = worktypes.NewID()
 	}
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	k, err := c.begin(ctx, spec.ID, typeSubmit, submitMsg{ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job})
+	k, err := c.begin(ctx, spec.ID, typeSubmit, submitMsg{
+		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +200,10 @@ func (c *Client) Submit(ctx context.Context, spec worktypes.Spec, payload io.Rea
 	if !accepted.WantPayload {
 		return k.job(ctx, 0)
 	}
-	return k.upload(ctx, payload)
+	if input.Tree == nil || !accepted.WantTree {
+		return k.newUpload(ctx, input).run(nil)
+	}
+	return k.offer(ctx, input)
 }
 
 func (k *call) send(t wire.Type, msg any) error {

@@ -20,11 +20,14 @@ const (
 	typeList         wire.Type = 0x45
 	typePayloadEnd   wire.Type = 0x46
 	typePayloadAbort wire.Type = 0x47
+	typeTreeEnd      wire.Type = 0x48
+	typePiecesEnd    wire.Type = 0x49
 
 	typeAccepted wire.Type = 0x50
 	typeStatus   wire.Type = 0x51
 	typeDone     wire.Type = 0x52
 	typeRefusal  wire.Type = 0x53
+	typeLacking  wire.Type = 0x54
 )
 
 // ServiceName is what streams to the work service are opened to.
@@ -36,6 +39,8 @@ type submitMsg struct {
 	Type   string            `cbor:"2,keyasint"`
 	Params map[string]string `cbor:"3,keyasint,omitempty"`
 	Job    string            `cbor:"4,keyasint,omitempty"`
+	Tree   bool              `cbor:"5,keyasint,omitempty"` // the submitter has one
+	Key    []byte            `cbor:"6,keyasint,omitempty"` // of the content's owner
 }
 
 // unitMsg is follow, cancel, release and query. An empty id in a cancel or
@@ -45,7 +50,7 @@ type unitMsg struct {
 	Offset int64  `cbor:"2,keyasint,omitempty"` // follow only
 }
 
-// payloadEndMsg says that the payload is whole.
+// payloadEndMsg says that the payload, or a manifest, is whole.
 type payloadEndMsg struct {
 	Size   int64  `cbor:"1,keyasint"`
 	SHA256 []byte `cbor:"2,keyasint"`
@@ -59,6 +64,13 @@ type payloadAbortMsg struct {
 // acceptedMsg answers a submit.
 type acceptedMsg struct {
 	WantPayload bool `cbor:"1,keyasint,omitempty"`
+	WantTree    bool `cbor:"2,keyasint,omitempty"`
+}
+
+// lackingMsg answers a manifest.
+type lackingMsg struct {
+	Pieces []byte `cbor:"1,keyasint,omitempty"` // a bit for each piece, the lowest first
+	Refuse string `cbor:"2,keyasint,omitempty"` // why the tree is not taken; empty: it is
 }
 
 // statusMsg is a worktypes.Status. Times are nanoseconds since 1970, 0 for none.

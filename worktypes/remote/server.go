@@ -32,6 +32,12 @@ type Identified interface {
 // Server answers the work service's requests for one Manager. It is safe for
 // use by many goroutines.
 type Server struct {
+	// Lasting returns the part of a peer's id that is known for certain and
+	// the same in its next submit; what the peer has sent is kept for that. ""
+	// means that nothing is, and only the submitter's own key counts. Nil: all
+	// of the id. It is set before the first Serve.
+	Lasting func(peer string) string
+
 	m     *worktypes.Manager
 	log   *slog.Logger
 	slots chan struct{}
@@ -162,10 +168,18 @@ func (x *exchange) submit(body []byte) error {
 		return x.refuse(err)
 	}
 	defer p.Close()
-	if err := x.send(typeAccepted, acceptedMsg{WantPayload: true}); err != nil {
+	owner, known := x.contentOwner(m)
+	withTree := m.Tree && known && p.TakesTree()
+	if err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree}); err != nil {
 		return err
 	}
-	switch err := x.receive(p); {
+	if withTree {
+		err = x.receiveTree(p, owner)
+	}
+	if err == nil {
+		err = x.receive(p)
+	}
+	switch {
 	case errors.Is(err, errNoPayload): // the unit has ended, and says why
 		return x.follow(m.ID, 0)
 	case err != nil:
@@ -184,64 +198,6 @@ func (x *exchange) acceptAndFollow(id string) error {
 		return err
 	}
 	return x.follow(id, 0)
-}
-
-// errNoPayload is the end of a payload whose unit ended before it.
-var errNoPayload = errors.New("the unit ended before its payload")
-
-// receive takes the payload up to its explicit end. When the connection ends
-// first, the caller's Close of the payload fails the unit.
-func (x *exchange) receive(p *worktypes.Payload) error {
-	buf := takeBuffer()
-	defer buffers.Put(buf)
-	for {
-		h, err := wire.ReadHeader(x.conn, wire.MaxFrame)
-		if err != nil {
-			return x.refuseMalformed(err)
-		}
-		body, err := readBody(x.conn, h, (*buf)[:0])
-		if err != nil {
-			return fmt.Errorf("payload: %w", err)
-		}
-		switch h.Type {
-		case wire.TypeData:
-			_, err = p.Write(body)
-		case typePayloadEnd:
-			var end payloadEndMsg
-			if err := wire.Unmarshal(body, &end); err != nil {
-				return x.refuseMalformed(err)
-			}
-			if len(end.SHA256) != 32 {
-				return x.refuseMalformed(fmt.Errorf("%w: a SHA-256 of %d bytes", wire.ErrMalformed, len(end.SHA256)))
-			}
-			if err = p.Commit(end.Size, [32]byte(end.SHA256)); err == nil {
-				return nil
-			}
-		case typePayloadAbort:
-			var abort payloadAbortMsg
-			if err := wire.Unmarshal(body, &abort); err != nil {
-				return x.refuseMalformed(err)
-			}
-			_ = p.Abort("the submitter gave up: " + cut(abort.Reason))
-			return errNoPayload
-		case typeCancel:
-			_ = x.s.m.Cancel(p.Unit())
-			return errNoPayload
-		}
-		if errors.Is(err, worktypes.ErrNotPending) {
-			return errNoPayload
-		}
-		if err != nil {
-			return x.refuse(err)
-		}
-	}
-}
-
-func (x *exchange) refuseMalformed(err error) error {
-	if errors.Is(err, wire.ErrMalformed) {
-		return x.refuse(err)
-	}
-	return fmt.Errorf("payload: %w", err)
 }
 
 // send writes one message.

@@ -1,80 +1,188 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 
+	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 )
 
-// upload sends the payload while it listens: the node may not want the rest.
-type upload struct {
-	k       *call
-	payload io.Reader
-	over    chan struct{} // closed when nobody wants more
-	failed  chan error    // the payload's own error, before the node is told
+// Input is what a unit gets to work with.
+type Input struct {
+	// Tree is files that the unit's process finds, if the node takes them: it
+	// then says what it lacks of them, and only that is sent. Nil: there are
+	// none.
+	Tree *tree.Snapshot
+	// Key makes the tree's owner, of 16 to 64 bytes: only who has it can refer
+	// to what was sent. It may be left out where the node knows for certain who
+	// submits.
+	Key []byte
+	// Payload returns the standard input. It is called once, if the node wants
+	// one: withTree tells whether the node takes the tree. It may return nil for
+	// an empty input.
+	Payload func(withTree bool) io.Reader
+	// Sent, where it is not nil, hears from another goroutine how many bytes
+	// have been sent so far.
+	Sent func(bytes int64)
 }
 
-// upload returns when the unit was started or has ended.
-func (k *call) upload(ctx context.Context, payload io.Reader) (*Job, error) {
-	u := &upload{k: k, payload: payload, over: make(chan struct{}), failed: make(chan error, 1)}
+// upload sends pieces and payload while it listens: the node may not want the
+// rest.
+type upload struct {
+	k       *call
+	ctx     context.Context
+	input   Input
+	lacking func(i int) bool // of the tree's pieces; nil: no tree
+	over    chan struct{}    // closed when nobody wants more
+	failed  chan error       // the input's own error, before the node is told
+	hash    io.Writer        // of the payload, while that is sent
+	sent    int64
+}
+
+// errOver stops sending what nobody wants.
+var errOver = errors.New("nobody wants more")
+
+// offer sends the manifest and waits for what the node lacks of it.
+func (k *call) offer(ctx context.Context, input Input) (*Job, error) {
+	u := k.newUpload(ctx, input)
+	manifest := input.Tree.Manifest()
+	sum := sha256.Sum256(manifest)
+	buf := takeBuffer()
+	err := u.data(*buf, bytes.NewReader(manifest))
+	buffers.Put(buf)
+	if err == nil {
+		err = k.send(typeTreeEnd, payloadEndMsg{Size: int64(len(manifest)), SHA256: sum[:]})
+	}
+	if err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	head, err := k.in.Peek(wire.HeaderLen)
+	if err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	if wire.Type(head[wire.HeaderLen-1]) != typeLacking {
+		return k.job(ctx, 0) // a refusal, or the unit's end
+	}
+	_, body, err := k.next(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var lacking lackingMsg
+	if err := wire.Unmarshal(body, &lacking); err != nil {
+		return nil, k.fail(ctx, err)
+	}
+	if lacking.Refuse != "" {
+		return u.run(nil)
+	}
+	return u.run(func(i int) bool {
+		return i/8 < len(lacking.Pieces) && lacking.Pieces[i/8]&(1<<(i%8)) != 0
+	})
+}
+
+func (k *call) newUpload(ctx context.Context, input Input) *upload {
+	return &upload{k: k, ctx: ctx, input: input, over: make(chan struct{}), failed: make(chan error, 1)}
+}
+
+// run returns when the unit was started or has ended. Without lacking there is
+// no tree.
+func (u *upload) run(lacking func(i int) bool) (*Job, error) {
+	u.lacking = lacking
 	defer close(u.over)
-	go u.run()
+	go u.write()
 	// The node says nothing before the payload's end unless something is wrong.
-	job, err := k.job(ctx, 0)
+	job, err := u.k.job(u.ctx, 0)
 	select {
 	case perr := <-u.failed:
 		if job != nil { // the node has been told, and says that the unit is Failed
 			_, _ = io.Copy(io.Discard, job.Results)
 			job.Close()
 		}
-		return nil, fmt.Errorf("unit %s was not started: cannot read its payload: %w", k.id, perr)
+		return nil, fmt.Errorf("unit %s was not started: cannot read its payload: %w", u.k.id, perr)
 	default:
 		return job, err
 	}
 }
 
-// run is the goroutine that sends. Each frame is one Write, so that the frames of
+// write is the goroutine that sends. Each frame is one Write, so that the frames of
 // a Job that has begun already do not get into one of its.
-func (u *upload) run() {
+func (u *upload) write() {
 	buf := takeBuffer()
 	defer buffers.Put(buf)
-	frame := *buf
+	err := u.pieces(*buf)
+	var payload io.Reader
+	if err == nil {
+		payload = u.input.Payload(u.lacking != nil)
+	}
 	hash := sha256.New()
-	var size int64
-	for u.payload != nil {
-		n, err := u.payload.Read(frame[wire.HeaderLen:])
-		if u.isOver() {
-			return
+	before := u.sent
+	if err == nil && payload != nil {
+		u.hash = hash
+		err = u.data(*buf, payload)
+	}
+	var broken *writeError
+	switch {
+	case err == nil:
+		u.send(typePayloadEnd, payloadEndMsg{Size: u.sent - before, SHA256: hash.Sum(nil)})
+	case errors.Is(err, errOver), errors.As(err, &broken):
+		// The reading side finds out why.
+	default:
+		u.failed <- err
+		u.send(typePayloadAbort, payloadAbortMsg{Reason: cut(err.Error())})
+	}
+}
+
+// pieces sends what is lacking of the tree.
+func (u *upload) pieces(buf []byte) error {
+	if u.lacking == nil {
+		return nil
+	}
+	var r bytes.Reader
+	err := u.input.Tree.Send(u.ctx, u.lacking, func(piece []byte) error {
+		r.Reset(piece)
+		return u.data(buf, &r)
+	})
+	if err == nil {
+		u.send(typePiecesEnd, struct{}{})
+	}
+	return err
+}
+
+// writeError is an error of the connection and not of what is sent.
+type writeError struct{ error }
+
+// data sends what r has in Data frames. Errors are errOver, a *writeError and
+// r's.
+func (u *upload) data(frame []byte, r io.Reader) error {
+	for {
+		n, err := r.Read(frame[wire.HeaderLen:])
+		select {
+		case <-u.over:
+			return errOver
+		default:
 		}
 		if n > 0 {
-			hash.Write(frame[wire.HeaderLen:][:n])
-			size += int64(n)
+			if u.hash != nil {
+				_, _ = u.hash.Write(frame[wire.HeaderLen:][:n])
+			}
 			wire.AppendHeader(frame[:0], wire.TypeData, n)
 			if _, err := u.k.conn.Write(frame[:wire.HeaderLen+n]); err != nil {
-				return // the reading side finds out why
+				return &writeError{err}
+			}
+			if u.sent += int64(n); u.input.Sent != nil {
+				u.input.Sent(u.sent)
 			}
 		}
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if err != nil {
-			u.failed <- err
-			u.send(typePayloadAbort, payloadAbortMsg{Reason: cut(err.Error())})
-			return
+			return err
 		}
-	}
-	u.send(typePayloadEnd, payloadEndMsg{Size: size, SHA256: hash.Sum(nil)})
-}
-
-func (u *upload) isOver() bool {
-	select {
-	case <-u.over:
-		return true
-	default:
-		return false
 	}
 }
 

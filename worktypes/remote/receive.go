@@ -1,0 +1,226 @@
+package remote
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/ranvier-mesh/ranvier/internal/tree"
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/content"
+)
+
+// minKey and maxKey bound the key of a content's owner in bytes: a shorter one
+// could be guessed.
+const (
+	minKey = 16
+	maxKey = 64
+)
+
+// errNoPayload is the end of a payload whose unit ended before it.
+var errNoPayload = errors.New("the unit ended before its payload")
+
+// input reads what a submitter sends in Data frames up to a message of type
+// end, which has their size and hash where hash is set. It belongs to the
+// goroutine that serves the connection.
+type input struct {
+	x    *exchange
+	p    *worktypes.Payload
+	end  wire.Type
+	hash hash.Hash
+	buf  []byte // for frames
+	rest []byte // of a frame
+	size int64
+	last payloadEndMsg // the message that ended it
+	err  error         // what Read returns from now on
+}
+
+func (x *exchange) input(p *worktypes.Payload, end wire.Type, buf []byte, hash hash.Hash) *input {
+	return &input{x: x, p: p, end: end, buf: buf, hash: hash}
+}
+
+// Read implements io.Reader. io.EOF is the message at the end, and nothing else.
+func (in *input) Read(b []byte) (int, error) {
+	for len(in.rest) == 0 {
+		if in.err == nil {
+			in.err = in.frame()
+		}
+		if in.err != nil {
+			return 0, in.err
+		}
+	}
+	n := copy(b, in.rest)
+	in.rest = in.rest[n:]
+	return n, nil
+}
+
+// frame reads one frame: Data into rest, and io.EOF for the end. A connection that
+// ends before is no end.
+func (in *input) frame() error {
+	h, err := wire.ReadHeader(in.x.conn, wire.MaxFrame)
+	if err == nil {
+		var body []byte
+		if body, err = readBody(in.x.conn, h, in.buf[:0]); err == nil {
+			return in.take(h.Type, body)
+		}
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("payload: %w", err)
+}
+
+func (in *input) take(t wire.Type, body []byte) error {
+	switch t {
+	case wire.TypeData:
+		in.rest = body
+		in.size += int64(len(body))
+		if in.hash != nil {
+			in.hash.Write(body)
+		}
+	case in.end:
+		if err := wire.Unmarshal(body, &in.last); err != nil {
+			return err
+		}
+		if t == typePiecesEnd {
+			return io.EOF
+		}
+		if len(in.last.SHA256) != sha256.Size {
+			return fmt.Errorf("%w: a SHA-256 of %d bytes", wire.ErrMalformed, len(in.last.SHA256))
+		}
+		if in.hash != nil && (in.last.Size != in.size || [sha256.Size]byte(in.last.SHA256) != [sha256.Size]byte(in.hash.Sum(nil))) {
+			return fmt.Errorf("%w: %d bytes of a manifest came, and %d or others were sent", worktypes.ErrBadPayload, in.size, in.last.Size)
+		}
+		return io.EOF
+	case typePayloadAbort:
+		var abort payloadAbortMsg
+		if err := wire.Unmarshal(body, &abort); err != nil {
+			return err
+		}
+		_ = in.p.Abort("the submitter gave up: " + cut(abort.Reason))
+		return errNoPayload
+	case typeCancel:
+		_ = in.x.s.m.Cancel(in.p.Unit())
+		return errNoPayload
+	}
+	return nil
+}
+
+// outcome turns the error that taking the input ended with into what submit
+// makes of it: errNoPayload, or an error that the client was told where
+// it can be.
+func (in *input) outcome(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errNoPayload), errors.Is(err, worktypes.ErrNotPending):
+		return errNoPayload
+	case in.err != nil && in.err != io.EOF && !errors.Is(err, wire.ErrMalformed) && !errors.Is(err, worktypes.ErrBadPayload):
+		return err // the connection is gone
+	}
+	return in.x.refuse(err)
+}
+
+// receive takes the payload up to its explicit end. When the connection ends
+// first, the caller's Close of the payload fails the unit.
+func (x *exchange) receive(p *worktypes.Payload) error {
+	buf := takeBuffer()
+	defer buffers.Put(buf)
+	in := x.input(p, typePayloadEnd, *buf, nil) // p hashes
+	for {
+		var err error
+		if in.err = in.frame(); in.err == nil {
+			_, err = p.Write(in.rest)
+			in.rest = nil
+		} else if err = in.err; err == io.EOF {
+			return in.outcome(p.Commit(in.last.Size, [sha256.Size]byte(in.last.SHA256)))
+		}
+		if err != nil {
+			return in.outcome(err)
+		}
+	}
+}
+
+// contentOwner tells whose content the tree of a submit is. known is false where
+// nothing says for certain who submits.
+func (x *exchange) contentOwner(m submitMsg) (_ content.Owner, known bool) {
+	lasting := x.peer
+	if x.s.Lasting != nil {
+		lasting = x.s.Lasting(x.peer)
+	}
+	if len(m.Key) > maxKey || len(m.Key) > 0 && len(m.Key) < minKey || lasting == "" && len(m.Key) == 0 {
+		return content.Owner{}, false
+	}
+	return content.OwnerOf(lasting, m.Key), true
+}
+
+// receiveTree takes the manifest, tells what of it is lacking, and takes that.
+func (x *exchange) receiveTree(p *worktypes.Payload, owner content.Owner) error {
+	buf := takeBuffer()
+	defer buffers.Put(buf)
+	in := x.input(p, typeTreeEnd, *buf, sha256.New())
+	pieces, lacking, err := p.Tree(owner, in)
+	if errors.Is(err, content.ErrNoRoom) {
+		x.log.Info("the tree of a work unit is not taken; all of it comes as payload", "unit", p.Unit(), "cause", err)
+		return x.send(typeLacking, lackingMsg{Refuse: cut(err.Error())})
+	}
+	if err != nil {
+		return in.outcome(err)
+	}
+	if err := x.send(typeLacking, lackingMsg{Pieces: toBits(lacking)}); err != nil {
+		return err
+	}
+	in = x.input(p, typePiecesEnd, *buf, nil)
+	return in.outcome(x.receivePieces(in, p, pieces, lacking))
+}
+
+func (x *exchange) receivePieces(in *input, p *worktypes.Payload, pieces []tree.Piece, lacking []bool) error {
+	buffered := bufio.NewReaderSize(in, 4<<10) // for the pieces' heads
+	r, err := tree.NewPieceReader(buffered)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	n, size := 0, int64(0)
+	for i, piece := range pieces {
+		if !lacking[i] {
+			continue
+		}
+		data, err := r.Next(piece)
+		if errors.Is(err, tree.ErrMalformed) {
+			err = fmt.Errorf("%w: %w", worktypes.ErrBadPayload, err)
+			_ = p.Abort(err.Error())
+		}
+		if err == nil {
+			err = p.PutPiece(piece, data)
+		}
+		if err != nil {
+			return err
+		}
+		n++
+		size += int64(piece.Size)
+	}
+	if _, err := buffered.ReadByte(); err != io.EOF {
+		if err == nil {
+			err = fmt.Errorf("%w: more bytes than the pieces that are lacking", wire.ErrMalformed)
+		}
+		return err
+	}
+	x.log.Info("the tree of a work unit is here", "unit", p.Unit(), "pieces", len(pieces), "sent", n, "bytes", size, "on the way", in.size)
+	return nil
+}
+
+// toBits packs flags, the first into the lowest bit of the first byte.
+func toBits(flags []bool) []byte {
+	bits := make([]byte, (len(flags)+7)/8)
+	for i, f := range flags {
+		if f {
+			bits[i/8] |= 1 << (i % 8)
+		}
+	}
+	return bits
+}
