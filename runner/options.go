@@ -99,6 +99,9 @@ type Options struct {
 	// OnlyTransmitKwargs leaves the private data directory at home: the worker
 	// has one.
 	OnlyTransmitKwargs bool
+	// ContentApart leaves what Content has out of the archive: it is sent
+	// another way.
+	ContentApart bool
 	// TempDir is where the archive waits until its size is known. It needs as
 	// much space as the compressed directory. Empty means $TMPDIR, else
 	// /var/tmp.

@@ -94,14 +94,11 @@ func packDir(ctx context.Context, in *inputs) (_ *os.File, size int64, err error
 		}
 	}()
 	buffered := bufio.NewWriterSize(tmp, 256<<10)
-	err = archive.Pack(ctx, buffered, in.PrivateDataDir, archive.PackOptions{
-		Extra: in.files,
-		Skipped: func(name, reason string) {
-			if in.Warn != nil {
-				in.Warn(fmt.Sprintf("%s was left out of the archive: %s", name, reason))
-			}
-		},
-	})
+	pack := archive.PackOptions{Extra: in.files, Skipped: in.skipped}
+	if in.ContentApart {
+		pack.Leave = isContent
+	}
+	err = archive.Pack(ctx, buffered, in.PrivateDataDir, pack)
 	if err == nil {
 		err = buffered.Flush()
 	}
@@ -113,6 +110,13 @@ func packDir(ctx context.Context, in *inputs) (_ *os.File, size int64, err error
 	}
 	_, err = tmp.Seek(0, io.SeekStart)
 	return tmp, size, err
+}
+
+// skipped passes on what was left out.
+func (o *Options) skipped(name, reason string) {
+	if o.Warn != nil {
+		o.Warn(fmt.Sprintf("%s was left out of the archive: %s", name, reason))
+	}
 }
 
 // ctxWriter ends a long stream when ctx is done.

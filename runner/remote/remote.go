@@ -23,7 +23,6 @@ import (
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/runner"
 	"github.com/ranvier-mesh/ranvier/worktypes"
-	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
 	work "github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
 
@@ -50,6 +49,13 @@ type Options struct {
 	// CancelTimeout is how long a canceled job may take to end and to send
 	// what it has; 0: 20 s.
 	CancelTimeout time.Duration
+
+	// WholeJob sends all of the job, whatever the node has of it already, and
+	// leaves nothing there for the next one.
+	WholeJob bool
+	// ContentKey is what this submitter's content is kept under on nodes, 16 to
+	// 64 bytes that nobody else has; nil: the user's own (ContentKey).
+	ContentKey []byte
 
 	// Software is told to the peer, for people.
 	Software string
@@ -272,20 +278,6 @@ func (r *run) cutAfter(ctx context.Context, cut context.CancelCauseFunc) (stop f
 	})
 }
 
-// submit sends the job while it is being packed. The end of ctx stops the
-// packing, and a job that was not sent whole is never started.
-func (r *run) submit(ctx, streams context.Context, client *work.Client) (*work.Job, error) {
-	packed, pack := io.Pipe()
-	go func() { pack.CloseWithError(runner.Transmit(ctx, &counter{w: pack, told: r.o.Sent}, r.o.Options)) }()
-	defer packed.Close()
-	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}
-	job, err := client.Submit(streams, spec, packed)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return job, err
-}
-
 // judge puts together what the stream of results and the unit's end tell.
 func (r *run) judge(ctx, streams context.Context, job *work.Job, result runner.Result, stream error) (Result, error) {
 	out := Result{result, r.path}
@@ -315,18 +307,3 @@ func (r *run) judge(ctx, streams context.Context, job *work.Job, result runner.R
 
 // canceledRC is ansible-runner's exit code of a canceled job.
 const canceledRC = 254
-
-// counter tells how many bytes have passed.
-type counter struct {
-	w    io.Writer
-	n    int64
-	told func(int64)
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	if c.n += int64(n); c.told != nil {
-		c.told(c.n)
-	}
-	return n, err
-}

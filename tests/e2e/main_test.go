@@ -46,6 +46,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	os.Setenv(buildDir, dir)
+	os.Setenv("XDG_STATE_HOME", filepath.Join(dir, "state")) // of this user, for these tests
 	return m.Run()
 }
 

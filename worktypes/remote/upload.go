@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 )
 
@@ -17,7 +16,7 @@ type Input struct {
 	// Tree is files that the unit's process finds, if the node takes them: it
 	// then says what it lacks of them, and only that is sent. Nil: there are
 	// none.
-	Tree *tree.Snapshot
+	Tree Tree
 	// Key makes the tree's owner, of 16 to 64 bytes: only who has it can refer
 	// to what was sent. It may be left out where the node knows for certain who
 	// submits.
@@ -29,6 +28,15 @@ type Input struct {
 	// Sent, where it is not nil, hears from another goroutine how many bytes
 	// have been sent so far.
 	Sent func(bytes int64)
+}
+
+// Tree is a directory to send: a tree.Snapshot, or one that does more.
+type Tree interface {
+	// Manifest returns the encoded description.
+	Manifest() []byte
+	// Send gives what is lacking to emit, in the form that travels. An error
+	// that is not emit's fails the unit, and Submit returns it.
+	Send(ctx context.Context, lacking func(i int) bool, emit func([]byte) error) error
 }
 
 // upload sends pieces and payload while it listens: the node may not want the

@@ -27,6 +27,9 @@ type File struct {
 // PackOptions says what besides the tree goes into an archive.
 type PackOptions struct {
 	Extra []File
+	// Leave, if set, tells what of the tree is left out, with all that is in
+	// it.
+	Leave func(name string, dir bool) bool
 	// Skipped, if set, hears of each entry left out and why: what cannot
 	// travel (sockets, devices), and what vanished while the tree was read.
 	Skipped func(name, reason string)
@@ -91,6 +94,9 @@ func (p *packer) tree(dir, name string) error {
 		}
 		sub := path.Join(name, e.Name())
 		if slices.ContainsFunc(p.Extra, func(f File) bool { return f.Name == sub }) {
+			continue
+		}
+		if p.Leave != nil && p.Leave(sub, e.IsDir()) {
 			continue
 		}
 		err := p.entry(filepath.Join(dir, e.Name()), sub, e)

@@ -1,0 +1,111 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/ranvier-mesh/ranvier/internal/tree"
+	"github.com/ranvier-mesh/ranvier/runner"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
+	work "github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+const (
+	// minContent is how many bytes are worth asking the node what it has of
+	// them: less is sent sooner than an answer comes.
+	minContent = 64 << 10
+	// scans is how often a directory that changes while it is sent is scanned,
+	// before all of it goes in the way that does not mind.
+	scans = 2
+)
+
+// submit sends the job. The end of ctx stops that, and a job that was not sent
+// whole is never started.
+func (r *run) submit(ctx, streams context.Context, client *work.Client) (*work.Job, error) {
+	for try := 0; ; try++ {
+		var content *tree.Snapshot
+		var key []byte
+		if try < scans && !r.o.WholeJob && !r.o.OnlyTransmitKwargs {
+			var err error
+			if content, key, err = r.content(ctx); err != nil {
+				return nil, err
+			}
+		}
+		job, err := r.submitWith(ctx, streams, client, content, key)
+		if !errors.Is(err, tree.ErrChanged) {
+			return job, err
+		}
+		r.o.Log.Info("sending the job again", "cause", err)
+		r.unit = worktypes.NewID() // the other one has failed
+		r.path.Unit = r.unit
+	}
+}
+
+// content returns what the node may have already, nil where there is too little
+// or too much of it, or nothing to know it by next time.
+func (r *run) content(ctx context.Context) (*tree.Snapshot, []byte, error) {
+	key := r.o.ContentKey
+	if key == nil {
+		var err error
+		if key, err = ContentKey(); err != nil {
+			r.o.Log.Warn("the job is sent whole: what was sent before could not be told apart from what others have sent", "cause", err)
+			return nil, nil, nil
+		}
+	}
+	snap, err := runner.Content(ctx, r.o.Options)
+	switch {
+	case errors.Is(err, tree.ErrTooLarge):
+		r.o.Log.Info("the job is sent whole", "cause", err)
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, err
+	case snap.Bytes() < minContent:
+		return nil, nil, nil
+	}
+	return snap, key, nil
+}
+
+// submitWith sends the job, what of it can be packed while it is being packed.
+func (r *run) submitWith(ctx, streams context.Context, client *work.Client, content *tree.Snapshot, key []byte) (*work.Job, error) {
+	var packed *io.PipeReader
+	input := work.Input{Sent: r.o.Sent, Payload: func(withTree bool) io.Reader {
+		var pack *io.PipeWriter
+		packed, pack = io.Pipe()
+		o := r.o.Options
+		o.ContentApart = withTree
+		go func() { pack.CloseWithError(runner.Transmit(ctx, pack, o)) }()
+		return packed
+	}}
+	if content != nil {
+		input.Tree, input.Key = interruptible{content, ctx}, key
+	}
+	job, err := client.SubmitInput(streams, worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}, input)
+	if packed != nil {
+		packed.Close()
+	}
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return job, err
+}
+
+// interruptible is content whose sending ends with ctx as well, while the
+// connection goes on to say so.
+type interruptible struct {
+	*tree.Snapshot
+	ctx context.Context
+}
+
+// Send implements worktypes/remote.Tree.
+func (i interruptible) Send(ctx context.Context, lacking func(int) bool, emit func([]byte) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(i.ctx, func() { cancel(context.Cause(i.ctx)) })()
+	if err := i.Snapshot.Send(ctx, lacking, emit); err != nil {
+		return fmt.Errorf("sending the private data directory: %w", err)
+	}
+	return nil
+}
