@@ -73,6 +73,9 @@ func (l *boundListener) run(ctx context.Context) error {
 			defer k.Close()
 			n, err := m.welcomed(ctx, k, l.cfg)
 			<-handshakes
+			if errors.Is(err, link.ErrOther) {
+				return
+			}
 			if err != nil {
 				m.log.Warn("a peer was not let in", "from", k.RemoteAddr(), "err", err)
 				return

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -34,11 +35,12 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 	if err := m.sendHello(control, peer.Cost); err != nil {
 		return nil, noHello(err) // it has closed the link already
 	}
-	hello, err := m.readHello(l, control, peer.AllowedPeers)
+	hello, member, err := m.readHello(l, control, peer.AllowedPeers, true)
 	if err != nil {
 		return nil, err
 	}
 	n := m.newNeighbour(l, control, hello, peer.Cost, true)
+	n.member = member
 	if err := m.mayJoin(ctx, n); err != nil {
 		n.refuse(err)
 		return nil, err
@@ -60,7 +62,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		return nil, fmt.Errorf("no control stream: %w", err)
 	}
 	defer guard(ctx, l, control)()
-	hello, err := m.readHello(l, control, cfg.AllowedPeers)
+	hello, member, err := m.readHello(l, control, cfg.AllowedPeers, false)
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +71,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		cost = c
 	}
 	n := m.newNeighbour(l, control, hello, cost, false)
+	n.member = member
 	if err := m.mayJoin(ctx, n); err != nil {
 		n.refuse(err)
 		return nil, err
@@ -108,8 +111,11 @@ func guard(ctx context.Context, l link.Link, control net.Conn) func() {
 }
 
 func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
+	if err := m.sendRevoked(control); err != nil {
+		return err
+	}
 	frame, err := wire.Hello{
-		Protocol: wire.Protocol, ID: m.cfg.ID, Epoch: m.cfg.Epoch, Nonce: m.nonce, Role: m.cfg.Role,
+		Protocol: wire.Protocol, ID: m.cfg.ID, Epoch: m.epoch.Load(), Nonce: m.nonce, Role: m.cfg.Role,
 		Cost: cost, Software: m.cfg.Software, Insecure: m.cfg.Insecure,
 	}.Append(nil)
 	if err != nil {
@@ -120,29 +126,47 @@ func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
 }
 
 // readHello reads the peer's Hello and refuses a peer that may not connect.
-func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID) (wire.Hello, error) {
+func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID, dialled bool) (wire.Hello, identity.Member, error) {
 	hello, err := m.parseHello(control)
 	if err != nil {
-		return hello, err
+		return hello, identity.Member{}, err
 	}
-	refuse := func(code wire.Code, format string, args ...any) (wire.Hello, error) {
+	refuse := func(code wire.Code, format string, args ...any) (wire.Hello, identity.Member, error) {
 		reason := fmt.Sprintf(format, args...)
 		sendGoAway(l, control, wire.GoAway{Code: code, Node: m.cfg.ID, Reason: reason})
-		return hello, &RefusedError{Code: code, Node: m.cfg.ID, Reason: reason}
+		return hello, identity.Member{}, &RefusedError{Code: code, Node: m.cfg.ID, Reason: reason}
 	}
+	member, stranger := m.identify(l, hello, dialled)
 	switch {
 	case hello.Protocol != wire.Protocol:
 		return refuse(wire.CodeVersion, "it speaks protocol version %d, this node speaks %d", hello.Protocol, wire.Protocol)
+	case stranger != nil:
+		return refuse(wire.CodeForbidden, "node %s: %v", hello.ID, stranger)
 	case hello.ID == m.cfg.ID:
 		return refuse(wire.CodeDuplicateID, "node id %s is this node's own: give each node an id of its own", hello.ID)
 	case len(allowed) > 0 && !slices.Contains(allowed, hello.ID):
 		return refuse(wire.CodeForbidden, "node %s is not among the allowed peers", hello.ID)
 	}
-	return hello, nil
+	return hello, member, nil
 }
 
+// parseHello reads the peer's Hello, and before it who is revoked.
 func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
-	t, body, err := wire.ReadFrame(control, nil, wire.MaxHelloFrame)
+	limit := wire.MaxHelloFrame
+	if m.members != nil {
+		limit = wire.MaxFrame // TLS knows the peer for a member already
+	}
+	t, body, err := wire.ReadFrame(control, nil, limit)
+	if err == nil && t == wire.TypeRevoked {
+		var list wire.Revoked
+		if list, err = wire.ParseRevoked(body); err == nil {
+			err = m.revoked(list)
+		}
+		if err != nil {
+			return wire.Hello{}, err
+		}
+		t, body, err = wire.ReadFrame(control, nil, wire.MaxHelloFrame)
+	}
 	if err != nil {
 		return wire.Hello{}, noHello(err)
 	}

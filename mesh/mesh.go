@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -50,6 +51,10 @@ type Config struct {
 	Peers      []PeerConfig
 	// Software is told to neighbours, for people: "ranvier 0.1.0".
 	Software string
+	// Self is the node's identity; nil: none. With one, Transports have to
+	// carry its TLS (identity.Self.ServerTLS, ClientTLS), and only members of its
+	// mesh are let in.
+	Self *identity.Self
 	// Insecure is told to the mesh: the node runs without identities.
 	Insecure bool
 	Log      *slog.Logger
@@ -88,12 +93,14 @@ type PeerConfig struct {
 // (reload.go: a listener, a peer to dial), and those of each neighbour (neighbour.go).
 // mu guards the maps; it is never held while anything waits.
 type Mesh struct {
-	cfg    Config
-	log    *slog.Logger
-	nonce  []byte
-	spread atomic.Uint64 // picks among ways of equal cost
-	floods atomic.Uint64 // routing messages sent, for tests and status
+	cfg     Config
+	log     *slog.Logger
+	nonce   []byte
+	members *members      // nil without an identity
+	spread  atomic.Uint64 // picks among ways of equal cost
+	floods  atomic.Uint64 // routing messages sent, for tests and status
 
+	epoch   atomic.Uint64 // as others may know it: it jumps above a higher one
 	core    *routing.Core // owned by route
 	changes chan func(*routing.Core, time.Time)
 	table   atomic.Pointer[routing.Table]
@@ -136,6 +143,16 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		conns:      map[*Conn]struct{}{},
 	}
 	rand.Read(m.nonce)
+	if cfg.Self != nil {
+		if err := cfg.Self.MayBe(cfg.ID, cfg.Role); err != nil {
+			return nil, fmt.Errorf("node %s: %w", cfg.ID, err)
+		}
+		var err error
+		if m.members, err = newMembers(cfg.Self); err != nil {
+			return nil, fmt.Errorf("node %s: %w", cfg.ID, err)
+		}
+	}
+	m.epoch.Store(cfg.Epoch)
 	m.core = m.newCore(time.Now())
 	m.table.Store(m.core.Table())
 	for _, p := range cfg.Peers {
@@ -180,6 +197,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	g, running := errgroup.WithContext(context.WithoutCancel(ctx))
 	running, stop := context.WithCancel(running)
 	g.Go(func() error { return m.route(running) })
+	g.Go(func() error { return m.guard(running) })
 	m.mu.Lock()
 	m.running, m.group = running, g
 	for _, l := range m.listeners {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -39,6 +40,10 @@ type neighbour struct {
 	link    link.Link
 	control net.Conn
 	hello   wire.Hello
+	member  identity.Member              // who TLS has proved it to be; zero without identities
+	knows   map[identity.KeyID]time.Time // the ends of the certificates it was sent; owned by route
+	faults  int                          // certificates and adverts that did not hold, since faulted; owned by readControl
+	faulted time.Time
 	id      routing.NodeID
 	cost    routing.Cost
 	dialled bool // by this node
@@ -66,7 +71,11 @@ func (n *neighbour) run(ctx context.Context) error {
 	case n.routers():
 		m.change(ctx, func(c *routing.Core, now time.Time) { c.AddLink(now, n.id, n.cost) })
 	case m.cfg.Role == Leaf:
-		n.push(wire.Attach{Leaf: m.cfg.ID, Home: n.id, HomeEpoch: n.hello.Epoch})
+		attach := wire.Attach{Leaf: m.cfg.ID, Home: n.id, HomeEpoch: n.hello.Epoch}
+		if m.members != nil {
+			attach.Sig = m.members.self.SignAttach(n.id, n.hello.Epoch)
+		}
+		n.push(attach)
 	}
 
 	g, ctx := errgroup.WithContext(ctx)
@@ -172,8 +181,14 @@ func (n *neighbour) handle(msg any) error {
 		}
 	case wire.Attach:
 		n.attach(msg)
+	case wire.Revoked:
+		if err := n.mesh.revoked(msg); err != nil {
+			return fmt.Errorf("link to %s: %w", n.id, err)
+		}
+	case wire.Cert:
+		return n.introduced(msg)
 	case wire.Sealed:
-		return n.toCore(msg.Advert)
+		return n.advert(msg)
 	case routing.Message:
 		return n.toCore(msg)
 	}
@@ -186,9 +201,68 @@ func (n *neighbour) attach(msg wire.Attach) {
 	if n.hello.Role != Leaf || m.cfg.Role != Router || msg.Leaf != n.id || msg.Home != m.cfg.ID {
 		return // nobody attaches another, or to another
 	}
+	if m.members != nil {
+		leaf := m.members.id(n.id)
+		if leaf == nil {
+			return
+		}
+		if err := m.members.self.Trust().VerifyAttach(leaf.signer, m.cfg.ID, msg.HomeEpoch, msg.Sig); err != nil {
+			m.log.Warn("a leaf is not attached", "node", n.id, "err", err)
+			return
+		}
+	}
 	m.change(m.running, func(c *routing.Core, now time.Time) {
 		c.AddLeaf(now, routing.Attachment{Leaf: n.id, Cost: n.cost, Sig: msg.Sig})
 	})
+}
+
+// introduced takes a certificate that the neighbour passes on.
+func (n *neighbour) introduced(msg wire.Cert) error {
+	m := n.mesh
+	if m.members == nil || m.cfg.Role != Router {
+		return nil
+	}
+	in, newer, err := m.members.introduce(msg)
+	if err != nil {
+		return n.fault(err)
+	}
+	if newer {
+		m.passOn(in, n)
+	}
+	return nil
+}
+
+// advert takes a router's advert, after its signature was checked. One that is
+// dropped is acknowledged all the same: it is not to come again on this link.
+func (n *neighbour) advert(msg wire.Sealed) error {
+	m := n.mesh
+	if m.members == nil || !n.routers() {
+		return n.toCore(msg.Advert)
+	}
+	err := m.members.verify(msg.Advert, msg.Envelope)
+	if err == nil {
+		return n.toCore(msg.Advert)
+	}
+	if !errors.Is(err, errDrop) {
+		return fmt.Errorf("link to %s: %w: %w", n.id, wire.ErrMalformed, err)
+	}
+	if frame, err := wire.AppendRouting(nil, &routing.Ack{Entries: []routing.Stamp{msg.Advert.Stamp()}}); err == nil {
+		n.out.push(frame)
+	}
+	return n.fault(err)
+}
+
+// fault bears with some of what does not hold: the neighbour may not have heard
+// yet of what this node knows.
+func (n *neighbour) fault(err error) error {
+	if now := time.Now(); now.Sub(n.faulted) > time.Minute {
+		n.faulted, n.faults = now, 0
+	}
+	if n.faults++; n.faults > maxFaults {
+		return fmt.Errorf("link to %s: %w: too much of what it passes on does not hold, the last: %w", n.id, wire.ErrMalformed, err)
+	}
+	n.mesh.log.Debug("not taken from a neighbour", "node", n.id, "err", err)
+	return nil
 }
 
 // toCore hands a router's message to the routing core and waits for its

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
@@ -16,7 +17,11 @@ func (m *Mesh) newCore(now time.Time) *routing.Core {
 		Epoch: m.cfg.Epoch,
 		Nonce: binary.BigEndian.Uint32(m.nonce),
 		Seal: func(a *routing.Advert) {
-			if err := wire.SealUnsigned(a); err != nil {
+			seal := wire.SealUnsigned
+			if m.members != nil {
+				seal = m.members.self.Seal
+			}
+			if err := seal(a); err != nil {
 				m.log.Error("own advert does not encode; neighbours will not hear of the change", "err", err)
 			}
 		},
@@ -71,9 +76,40 @@ func (m *Mesh) flood(sends []routing.Send) {
 			m.log.Error("routing message does not encode", "to", s.To, "err", err)
 			continue
 		}
+		if a, ok := s.Msg.(*routing.Advert); ok && m.members != nil {
+			for _, in := range m.members.of(a) {
+				n.tellOf(in)
+			}
+		}
 		n.out.push(frame)
 		m.floods.Add(1)
 	}
+}
+
+// tellOf introduces a member to a neighbour before the first advert with its
+// signature, and again when its certificate was renewed. It runs in route.
+func (n *neighbour) tellOf(in *introduced) {
+	key := in.signer.SignKeyID()
+	if known, ok := n.knows[key]; ok && !in.signer.NotAfter.After(known) {
+		return
+	}
+	if n.knows == nil {
+		n.knows = map[identity.KeyID]time.Time{}
+	}
+	n.knows[key] = in.signer.NotAfter
+	n.out.push(in.frame)
+}
+
+// passOn tells all routers but the one that said it of a certificate that was
+// not known here, or is newer: who renews stays known.
+func (m *Mesh) passOn(in *introduced, from *neighbour) {
+	m.change(m.running, func(*routing.Core, time.Time) {
+		for _, n := range m.allNeighbours() {
+			if n != from && n.routers() {
+				n.tellOf(in)
+			}
+		}
+	})
 }
 
 func (m *Mesh) report(events []routing.Event) {
@@ -81,6 +117,8 @@ func (m *Mesh) report(events []routing.Event) {
 		switch e := e.(type) {
 		case routing.EpochJumped:
 			m.log.Warn("others remember a higher epoch of this node; moved above it", "epoch", e.Epoch)
+			m.epoch.Store(e.Epoch)
+			m.attachAnew()
 			if m.cfg.SaveEpoch != nil {
 				m.cfg.SaveEpoch(e.Epoch)
 			}

@@ -12,7 +12,7 @@ import (
 
 const (
 	// MaxRevocations is the longest signed list in bytes: it fits one frame.
-	MaxRevocations = wire.MaxFrame - 64
+	MaxRevocations = wire.MaxListLen
 	// maxRevoked is how many keys a list can hold beside the longest chain.
 	maxRevoked = 2000
 	maxRetired = 16

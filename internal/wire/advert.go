@@ -36,6 +36,10 @@ func (e Envelope) check() error {
 	)
 }
 
+// ParseEnvelope decodes an envelope as routing.Advert.Raw holds it, and leaves
+// the advert in it alone. Errors wrap ErrMalformed.
+func ParseEnvelope(raw []byte) (Envelope, error) { return parseMessage[Envelope](TypeAdvert, raw) }
+
 // Encode returns e as it travels: what routing.Advert.Raw holds and what
 // AppendAdvert puts a header before. The error says which field breaks a rule.
 func (e Envelope) Encode() ([]byte, error) {

@@ -28,6 +28,7 @@ const (
 	TypeAck       Type = 0x06 // routing.Ack; control stream
 	TypeHeartbeat Type = 0x07 // Heartbeat; control stream
 	TypeGoAway    Type = 0x08 // GoAway; control stream, last
+	TypeRevoked   Type = 0x09 // Revoked; control stream, before Hello too
 	TypeOpen      Type = 0x10 // Open; first on any other stream of a link
 	TypeAnswer    Type = 0x11 // Answer; first the other way
 	TypeData      Type = 0x20 // session: the body is the bytes themselves
@@ -54,6 +55,8 @@ func (t Type) String() string {
 		return "heartbeat"
 	case TypeGoAway:
 		return "goaway"
+	case TypeRevoked:
+		return "revoked"
 	case TypeOpen:
 		return "open"
 	case TypeAnswer:

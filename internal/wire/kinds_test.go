@@ -46,6 +46,7 @@ var (
 	ack       = routingKind(TypeAck, ParseAck)
 	heartbeat = kindOf(TypeHeartbeat, ParseHeartbeat)
 	goaway    = kindOf(TypeGoAway, ParseGoAway)
+	revoked   = kindOf(TypeRevoked, ParseRevoked)
 	open      = kindOf(TypeOpen, ParseOpen)
 	answer    = kindOf(TypeAnswer, ParseAnswer)
 	fin       = kindOf(TypeFin, ParseFin)
@@ -95,6 +96,7 @@ func vectors() []vector {
 		}},
 		{"hello_ephemeral", hello, Hello{Protocol: 1, ID: "alice/6b1f", Nonce: nonce, Role: RoleEphemeral}},
 		{"cert", cert, Cert{Origin: "a", KeyID: []byte{1, 2, 3, 4}, Chain: [][]byte{{0x30, 0x03, 0x02, 0x01, 0x05}, {0x30, 0x00}}}},
+		{"cert_endorsed", cert, Cert{Origin: "a", KeyID: []byte{1, 2, 3, 4}, Chain: [][]byte{{0x30, 0x00}}, Endorsement: []byte{0xa0}}},
 		{"advert", advert, sealed(fullAdvert())},
 		{"advert_empty", advert, sealed(&routing.Advert{
 			Key: routing.Key{Origin: "a", Fragment: 1}, Version: routing.Version{Epoch: 3, Seq: 8},
@@ -111,6 +113,7 @@ func vectors() []vector {
 		{"heartbeat", heartbeat, Heartbeat{}},
 		{"heartbeat_hash", heartbeat, Heartbeat{Hash: 0xfedcba9876543210, HasHash: true}},
 		{"goaway", goaway, GoAway{Code: CodeDuplicateID, Node: "a", Reason: "node b is linked already"}},
+		{"revoked", revoked, Revoked{List: []byte{0xa0}}},
 		{"open", open, Open{
 			To: "c", From: "alice/6b1f", Service: "control", Path: []routing.NodeID{"alice/6b1f", "a"},
 			Avoid: []routing.NodeID{"x"}, Timeout: 30_000, Attempts: 8, Job: "01JABCDEFGHJKMNPQRSTVWXYZ0",

@@ -54,7 +54,7 @@ func anyMessage(t *rapid.T, typ Type) any {
 	case TypeCert:
 		return Cert{
 			Origin: anyID.Draw(t, "origin"), KeyID: blob(1, MaxKeyIDLen).Draw(t, "key"),
-			Chain: rapid.SliceOfN(blob(1, 100), 1, MaxChain).Draw(t, "chain"),
+			Chain: rapid.SliceOfN(blob(1, 100), 1, MaxChain).Draw(t, "chain"), Endorsement: blob(0, 100).Draw(t, "endorsement"),
 		}
 	case TypeAdvert:
 		return sealed(anyAdvert(t))
@@ -71,6 +71,8 @@ func anyMessage(t *rapid.T, typ Type) any {
 		return Heartbeat{Hash: routing.Hash(rapid.Uint64().Draw(t, "hash")), HasHash: rapid.Bool().Draw(t, "has"), Ask: rapid.Bool().Draw(t, "ask")}
 	case TypeGoAway:
 		return GoAway{Code: anyCode.Draw(t, "code"), Node: anyID.Draw(t, "node"), Reason: text(0, MaxReasonLen).Draw(t, "reason")}
+	case TypeRevoked:
+		return Revoked{List: blob(1, 300).Draw(t, "list")}
 	case TypeOpen:
 		return Open{
 			To: anyID.Draw(t, "to"), From: anyID.Draw(t, "from"), Service: text(0, MaxServiceLen).Draw(t, "service"),

@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
@@ -76,6 +77,20 @@ type Configurable interface {
 	// With returns a transport with these options in place of its own.
 	With(Options) Transport
 }
+
+// Authenticated is a Link whose peer may have shown a certificate.
+type Authenticated interface {
+	Link
+	// PeerCertificates returns the chain that the peer has shown and whose key
+	// it has proved to have, its own certificate first; nil where there is no
+	// TLS, or its handshake is not over. Whom the chain is to be believed is the
+	// caller's to decide.
+	PeerCertificates() []*x509.Certificate
+}
+
+// ErrOther is wrapped by the errors of a connection that was for another
+// protocol on the same listener, and has been dealt with.
+var ErrOther = errors.New("the connection was for another protocol")
 
 // ErrClosed is wrapped by the errors of a link that is over.
 var ErrClosed = errors.New("link closed")

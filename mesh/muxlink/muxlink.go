@@ -4,6 +4,8 @@ package muxlink
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -97,6 +99,22 @@ func (l *muxLink) Done() <-chan struct{} { return l.session.CloseChan() }
 
 func (l *muxLink) Traffic() (received, sent uint64) {
 	return l.conn.received.Load(), l.conn.sent.Load()
+}
+
+// PeerCertificates implements link.Authenticated: it finds the TLS among the
+// layers below.
+func (l *muxLink) PeerCertificates() []*x509.Certificate {
+	for conn := l.conn.Conn; conn != nil; {
+		if t, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+			return t.ConnectionState().PeerCertificates
+		}
+		inner, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		conn = inner.NetConn()
+	}
+	return nil
 }
 
 func (l *muxLink) LocalAddr() net.Addr  { return l.conn.LocalAddr() }

@@ -2,6 +2,7 @@ package quiclink
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -75,6 +76,11 @@ func (l *quicLink) Done() <-chan struct{} { return l.conn.Context().Done() }
 func (l *quicLink) Traffic() (received, sent uint64) {
 	stats := l.conn.ConnectionStats()
 	return stats.BytesReceived, stats.BytesSent
+}
+
+// PeerCertificates implements link.Authenticated.
+func (l *quicLink) PeerCertificates() []*x509.Certificate {
+	return l.conn.ConnectionState().TLS.PeerCertificates
 }
 
 // LocalAddr implements link.Link.

@@ -22,8 +22,10 @@ type Transport struct {
 	// links that are accepted and dialled; their NextProtos and MinVersion are
 	// not looked at. A nil one means plain TCP.
 	ServerTLS, ClientTLS *tls.Config
-	Resolver             *net.Resolver // looks names up; nil for the system's
-	Options              link.Options
+	// Services are other protocols on the same listeners; see link.Accepted.
+	Services map[string]func(*tls.Conn)
+	Resolver *net.Resolver // looks names up; nil for the system's
+	Options  link.Options
 }
 
 // alpn is the protocol's name in TLS.
@@ -61,13 +63,14 @@ func (t Transport) Listen(ctx context.Context, addr string) (link.Listener, erro
 	if err != nil {
 		return nil, err
 	}
-	return &listener{Listener: l, tls: strict(t.ServerTLS), options: t.Options}, nil
+	return &listener{Listener: l, tls: strict(t.ServerTLS), services: t.Services, options: t.Options}, nil
 }
 
 type listener struct {
 	net.Listener
-	tls     *tls.Config // nil: none
-	options link.Options
+	tls      *tls.Config // nil: none
+	services map[string]func(*tls.Conn)
+	options  link.Options
 }
 
 // Accept leaves the TLS handshake to the link's first read, so that a slow
@@ -78,7 +81,7 @@ func (l *listener) Accept() (link.Link, error) {
 		return nil, err
 	}
 	if l.tls != nil {
-		conn = tls.Server(conn, l.tls)
+		conn = link.Accepted(conn, l.tls, l.services)
 	}
 	return muxlink.Server(pace.Conn(conn, l.options))
 }

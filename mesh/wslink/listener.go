@@ -2,6 +2,7 @@ package wslink
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log"
 	"net"
@@ -24,6 +25,7 @@ const maxWaiting = 256
 type listener struct {
 	inner   net.Listener
 	path    string
+	tls     *tls.Config // within the WebSocket; nil: none
 	options link.Options
 	links   chan link.Link
 	done    chan struct{}
@@ -35,8 +37,8 @@ type listener struct {
 // connKey finds the connection below a request.
 type connKey struct{}
 
-func serve(inner net.Listener, path string, o link.Options) *listener {
-	l := &listener{inner: inner, path: path, options: o, links: make(chan link.Link), done: make(chan struct{})}
+func serve(inner net.Listener, path string, within *tls.Config, o link.Options) *listener {
+	l := &listener{inner: inner, path: path, tls: within, options: o, links: make(chan link.Link), done: make(chan struct{})}
 	l.server = &http.Server{
 		Handler:           http.HandlerFunc(l.upgrade),
 		ReadHeaderTimeout: handshakeTime,
@@ -79,7 +81,11 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		ws.Close(websocket.StatusPolicyViolation, "the subprotocol is "+subprotocol)
 		return
 	}
-	k, err := muxlink.Server(pace.Conn(newConn(ws, raw), l.options))
+	var conn net.Conn = newConn(ws, raw)
+	if l.tls != nil {
+		conn = link.Accepted(conn, l.tls, nil)
+	}
+	k, err := muxlink.Server(pace.Conn(conn, l.options))
 	if err != nil {
 		raw.Close()
 		return

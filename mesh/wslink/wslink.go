@@ -34,6 +34,10 @@ type Transport struct {
 	// ServerTLS must be set to listen where Secure is. ClientTLS, where it is
 	// nil, checks the peer's name against the system's authorities.
 	ServerTLS, ClientTLS *tls.Config
+	// LinkServerTLS and LinkClientTLS, where they are not nil, put TLS 1.3
+	// within the WebSocket: a proxy may end the TLS below it, and then only this
+	// one is between the nodes.
+	LinkServerTLS, LinkClientTLS *tls.Config
 	// Proxy says which proxy a URL (http or https) is reached through; nil
 	// asks the environment at every Dial: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
 	// Through http and https proxies it tunnels with CONNECT, for ws too.
@@ -58,6 +62,16 @@ func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 	conn, err := t.dial(ctx, u)
 	if err != nil {
 		return nil, err
+	}
+	if t.LinkClientTLS != nil {
+		secured := tls.Client(conn, t.LinkClientTLS)
+		stop := context.AfterFunc(ctx, func() { conn.Close() })
+		err := secured.Handshake()
+		if !stop() || err != nil {
+			conn.Close()
+			return nil, &net.OpError{Op: "dial", Net: "ws", Err: err}
+		}
+		conn = secured
 	}
 	return muxlink.Client(pace.Conn(conn, t.Options))
 }
@@ -159,7 +173,7 @@ func (t Transport) Listen(ctx context.Context, addr string) (link.Listener, erro
 		c.NextProtos = []string{"http/1.1"}
 		inner = tls.NewListener(tcp, c)
 	}
-	return serve(inner, path, t.Options), nil
+	return serve(inner, path, t.LinkServerTLS, t.Options), nil
 }
 
 // splitPath splits host:port/path; the path begins with a slash.

@@ -92,6 +92,9 @@ func (c *paced) Close() error {
 	return c.Conn.Close()
 }
 
+// NetConn returns what is paced.
+func (c *paced) NetConn() net.Conn { return c.Conn }
+
 // MaxWrite tells what writes on top of the connection how much to send at once,
 // so that a control message does not wait behind seconds of bulk.
 func (c *paced) MaxWrite() int { return c.bucket.chunk }

@@ -1,0 +1,355 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/identity"
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
+	"github.com/ranvier-mesh/ranvier/routing"
+)
+
+// society is a mesh with identities, over TLS on loopback.
+type society struct {
+	t  *testing.T
+	ca *identity.CA
+}
+
+func newSociety(t *testing.T) *society {
+	t.Helper()
+	ca, err := identity.InitCA(t.TempDir(), "test", "ca1", identity.CAOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &society{t, ca}
+}
+
+func (s *society) self(id routing.NodeID, role identity.Role) *identity.Self {
+	s.t.Helper()
+	self, err := identity.Begin(s.ca, identity.Claims{ID: id, Role: role, Work: []string{"*"}}, filepath.Join(s.t.TempDir(), "identity"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return self
+}
+
+func over(self *identity.Self) map[string]link.Transport {
+	return map[string]link.Transport{"tcp": tcplink.Transport{ServerTLS: self.ServerTLS(), ClientTLS: self.ClientTLS()}}
+}
+
+// node runs a node with an identity until the test ends.
+func (s *society) node(self *identity.Self, id routing.NodeID, role Role, peers ...*Mesh) *Mesh {
+	s.t.Helper()
+	cfg := Config{ID: id, Role: role, Epoch: 1, Self: self, Transports: over(self)}
+	if role == Router {
+		cfg.Listeners = []ListenerConfig{{Address: "tcp://127.0.0.1:0"}}
+	}
+	for _, p := range peers {
+		cfg.Peers = append(cfg.Peers, PeerConfig{Address: p.Addrs()[0]})
+	}
+	m, err := New(s.t.Context(), cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	end := make(chan error, 1)
+	go func() { end <- m.Run(ctx) }()
+	s.t.Cleanup(func() { stop(); <-end })
+	return m
+}
+
+func (s *society) router(id routing.NodeID, peers ...*Mesh) *Mesh {
+	s.t.Helper()
+	return s.node(s.self(id, identity.Router), id, Router, peers...)
+}
+
+// eventually waits for what other goroutines bring about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not so after 10 s: %s", what)
+		}
+	}
+}
+
+func reaches(m *Mesh, id routing.NodeID) func() bool {
+	return func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, _, err := m.Ping(ctx, id)
+		return err == nil
+	}
+}
+
+func TestMeshWithIdentities(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	b := s.router("b", a)
+	c := s.router("c", b)
+	leaf := s.node(s.self("leaf", identity.Leaf), "leaf", Leaf, c)
+	alice := s.self("alice", identity.Client)
+	one, two := s.node(alice, "alice/1", Ephemeral, c), s.node(alice, "alice/2", Ephemeral, c)
+	eventually(t, "c reaches a", reaches(c, "a"))
+	eventually(t, "a reaches the leaf, whose home is two links away", reaches(a, "leaf"))
+	eventually(t, "the leaf reaches a", reaches(leaf, "a"))
+	eventually(t, "one user's two nodes reach a", func() bool { return reaches(one, "a")() && reaches(two, "a")() })
+	late := s.router("late", b) // learns all from digests, and needs all certificates
+	eventually(t, "a late one reaches the leaf", reaches(late, "leaf"))
+	if down := a.Status().Down; len(down) != 0 {
+		t.Error(down)
+	}
+}
+
+// dialAs has a member say any Hello to a node, and returns the answer.
+func dialAs(t *testing.T, self *identity.Self, to *Mesh, hello wire.Hello) any {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	l, err := over(self)["tcp"].Dial(ctx, strings.TrimPrefix(to.Addrs()[0], "tcp://"))
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	control, err := l.Open(ctx)
+	if err != nil {
+		return err
+	}
+	control.SetDeadline(time.Now().Add(5 * time.Second))
+	frame, err := hello.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	control.Write(frame)
+	typ, body, err := wire.ReadFrame(control, nil, wire.MaxFrame)
+	if err != nil {
+		return err
+	}
+	msg, err := wire.ParseControl(typ, body)
+	if err != nil {
+		return err
+	}
+	return msg
+}
+
+func TestHelloOfAnother(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	eve, leaf, alice := s.self("eve", identity.Router), s.self("leaf", identity.Leaf), s.self("alice", identity.Client)
+	nonce := make([]byte, wire.NonceLen)
+	for name, tc := range map[string]struct {
+		self *identity.Self
+		id   routing.NodeID
+		role Role
+		ok   bool
+	}{
+		"itself":                   {eve, "eve", Router, true},
+		"another's id":             {eve, "victim", Router, false},
+		"the node's own id":        {eve, "a", Router, false},
+		"another's ephemeral id":   {eve, "alice/1", Ephemeral, false},
+		"a leaf as a router":       {leaf, "leaf", Router, false},
+		"a client as a leaf":       {alice, "alice", Leaf, false},
+		"a client as a router":     {alice, "alice", Router, false},
+		"a router below its id":    {eve, "eve/1", Router, false},
+		"a client as an ephemeral": {alice, "alice/1", Ephemeral, true},
+	} {
+		answer := dialAs(t, tc.self, a, wire.Hello{Protocol: 1, ID: tc.id, Epoch: 1, Nonce: nonce, Role: tc.role})
+		_, ok := answer.(wire.Hello)
+		if refusal, is := answer.(wire.GoAway); ok != tc.ok || !ok && (!is || refusal.Code != wire.CodeForbidden) {
+			t.Errorf("%s: answer %+v", name, answer)
+		}
+	}
+	plain, err := (tcplink.Transport{}).Dial(t.Context(), strings.TrimPrefix(a.Addrs()[0], "tcp://"))
+	if err == nil {
+		defer plain.Close()
+		if control, err := plain.Open(t.Context()); err == nil {
+			control.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, _, err := wire.ReadFrame(control, nil, wire.MaxFrame); err == nil {
+				t.Error("a node without TLS gets an answer")
+			}
+		}
+	}
+}
+
+// A hostile router floods what others should have said.
+func TestForgedAdverts(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	victim := s.router("victim", a)
+	eventually(t, "the victim is known", reaches(a, "victim"))
+	eve := s.self("eve", identity.Router)
+	ad := func(origin routing.NodeID, epoch uint64) *routing.Advert {
+		return &routing.Advert{Key: routing.Key{Origin: origin}, Version: routing.Version{Epoch: epoch, Seq: 1},
+			Links: []routing.Adjacency{{To: "a", Cost: 1}, {To: "eve", Cost: 1}}}
+	}
+	for name, forge := range map[string]func(*routing.Advert) error{
+		"signed by eve": eve.Seal,
+		"unsigned":      wire.SealUnsigned,
+		"of a key that nobody introduced": func(x *routing.Advert) error {
+			body, err := wire.EncodeAdvert(x)
+			if err != nil {
+				return err
+			}
+			x.Raw, err = wire.Envelope{Body: body, Sig: make([]byte, 64), KeyID: make([]byte, 16)}.Encode()
+			return err
+		},
+		"with the victim's key id": func(x *routing.Advert) error {
+			body, err := wire.EncodeAdvert(x)
+			if err != nil {
+				return err
+			}
+			key := victim.members.self.KeyID()
+			x.Raw, err = wire.Envelope{Body: body, Sig: make([]byte, 64), KeyID: key[:]}.Encode()
+			return err
+		},
+	} {
+		for _, epoch := range []uint64{2, 1<<64 - 1} {
+			x := ad("victim", epoch)
+			if err := forge(x); err != nil {
+				t.Fatal(err)
+			}
+			sendAs(t, eve, "eve", a, wire.AppendAdvert(nil, x.Raw))
+		}
+		if !reaches(a, "victim")() {
+			t.Errorf("%s: the victim is gone", name)
+		}
+		for _, info := range a.Status().Nodes {
+			if info.ID == "victim" && len(info.Links) != 1 {
+				t.Errorf("%s: the victim is said to have the links %v", name, info.Links)
+			}
+		}
+	}
+}
+
+// sendAs makes a link as a member, sends frames on the control stream, and
+// waits until the node has read them: it answers a heartbeat, or ends the link.
+func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, frames []byte) {
+	t.Helper()
+	l, err := over(self)["tcp"].Dial(t.Context(), strings.TrimPrefix(to.Addrs()[0], "tcp://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	control, err := l.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	control.SetDeadline(time.Now().Add(5 * time.Second))
+	nonce := make([]byte, wire.NonceLen)
+	copy(nonce, fmt.Sprint(time.Now().UnixNano()))
+	hello, err := wire.Hello{Protocol: 1, ID: id, Epoch: 1, Nonce: nonce, Role: Router}.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beat, err := wire.Heartbeat{Ask: true}.Append(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	control.Write(hello)
+	if typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame); err != nil || typ != wire.TypeHello {
+		t.Fatalf("no Hello: %v, %v", typ, err)
+	}
+	control.Write(append(append(append([]byte(nil), beat...), frames...), beat...))
+	for beats := 0; beats < 2; { // of the second one: a confirmation is not answered
+		typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame)
+		if err != nil {
+			return // it ended the link
+		}
+		if typ == wire.TypeHeartbeat {
+			beats++
+		}
+	}
+}
+
+func TestRevokedEverywhere(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	const n = 10
+	ring := []*Mesh{s.router("n0")}
+	for i := 1; i < n; i++ {
+		peers := []*Mesh{ring[i-1]}
+		if i == n-1 {
+			peers = append(peers, ring[0])
+		}
+		ring = append(ring, s.router(routing.NodeID(fmt.Sprint("n", i)), peers...))
+	}
+	bad := s.router("bad", ring[5])
+	eventually(t, "all reach the bad one", func() bool {
+		for _, m := range ring {
+			if !reaches(m, "bad")() {
+				return false
+			}
+		}
+		return true
+	})
+	list, err := s.ca.Revoke("bad")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if newer, err := ring[0].Revoke(list.Raw); !newer || err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the bad one is cut off everywhere", func() bool {
+		for _, m := range ring {
+			if number(m.members.self.Trust().Revocations()) == 0 || m.neighbour("bad") != nil || reaches(m, "bad")() {
+				return false
+			}
+		}
+		return true
+	})
+	t.Logf("cut off everywhere after %v", time.Since(start))
+	for _, m := range ring {
+		if m.neighbour("bad") != nil {
+			t.Error("it has a link again")
+		}
+	}
+	if reaches(bad, "n5")() {
+		t.Error("the bad one still reaches its neighbour")
+	}
+	// One that comes later hears of it before it believes anybody.
+	late := s.router("late", ring[2])
+	eventually(t, "a late one is there", reaches(late, "n7"))
+	if number(late.members.self.Trust().Revocations()) != list.Number {
+		t.Error("a late one has not heard of it")
+	}
+}
+
+func TestRenewedStaysKnown(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	b := s.router("b", a)
+	c := s.router("c", b)
+	eventually(t, "c reaches a", reaches(c, "a"))
+	self := a.members.self
+	m, err := self.Trust().VerifyRaw(self.Certificate().Certificate, identity.AsSigner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := c.members.id("a").signer.NotAfter
+	eventually(t, "the second has changed", func() bool { return time.Now().Unix() > before.Add(-identity.MaxLife).Unix() })
+	g, err := s.ca.Renew(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := self.Renewed(g); err != nil {
+		t.Fatal(err)
+	}
+	a.Renewed()
+	eventually(t, "c knows a's new certificate", func() bool { return c.members.id("a").signer.NotAfter.After(before) })
+}
