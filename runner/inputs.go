@@ -246,11 +246,7 @@ func (in *inputs) prepareEnv() error {
 		for k, v := range in.EnvVars {
 			env[k] = v
 		}
-		list := filepath.SplitList(roles)
-		for i := range list {
-			list[i] = in.rolesPath(list[i])
-		}
-		env["ANSIBLE_ROLES_PATH"] = strings.Join(list, string(filepath.ListSeparator))
+		env["ANSIBLE_ROLES_PATH"] = in.rolesPath(roles)
 		in.EnvVars = env
 	}
 	for _, e := range []struct {
@@ -308,11 +304,14 @@ func (in *inputs) preparePaths() {
 	in.RolesPath = roles
 }
 
-// rolesPath makes path relative to project/, the directory that ansible runs
-// in, since that is what it takes a relative one to be.
-func (in *inputs) rolesPath(path string) string {
-	if rel, ok := below(in.PrivateDataDir, path); ok {
-		return filepath.Join("..", rel)
+// rolesPath makes paths, separated by colons, relative to project/, the directory
+// that ansible runs in, since that is what it takes a relative one to be.
+func (in *inputs) rolesPath(paths string) string {
+	list := filepath.SplitList(paths)
+	for i, path := range list {
+		if rel, ok := below(in.PrivateDataDir, path); ok {
+			list[i] = filepath.Join("..", rel)
+		}
 	}
-	return path
+	return strings.Join(list, string(filepath.ListSeparator))
 }

@@ -56,3 +56,26 @@ func RotateArtifacts(artifacts, current string, keep int) error {
 	}
 	return errors.Join(errs...)
 }
+
+// WriteCanceled writes rc and status of a canceled run (docs/runner.md §6) into
+// its artifact directory, for a job that was killed before it could; where they are
+// there, nothing is changed. Errors are *fs.PathError.
+func WriteCanceled(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"rc": "254", "status": "canceled"} {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(text)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

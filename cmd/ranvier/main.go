@@ -1,5 +1,5 @@
 // Command ranvier is a node of a mesh for remote automation jobs, and the
-// commands that use one.
+// commands that use one. Called by the name ansible-runner it is that tool.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -22,10 +23,19 @@ import (
 // version is set by the build; a plain `go build` has the module's.
 var version string
 
+const (
+	// runnerName is the name by which this program is the Python tool:
+	// scripts and products call it so, and read what it prints.
+	runnerName = "ansible-runner"
+	// runnerVersion is the version of the Python tool that this one stands in for.
+	runnerVersion = "2.3.1"
+)
+
 func main() {
-	os.Exit(execute(os.Args[1:]))
+	os.Exit(execute(os.Args))
 }
 
+// execute runs a command line, the program's name first, to its exit code.
 func execute(args []string) int {
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
@@ -35,13 +45,21 @@ func execute(args []string) int {
 	log.SetOutput(io.Discard)
 
 	root := newRoot()
-	root.SetOut(os.Stdout)
-	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
-	if text := message(err); text != "" {
-		fmt.Fprintf(os.Stderr, "ranvier: %s\n", text)
+	if filepath.Base(args[0]) == runnerName {
+		root = newRunnerRoot()
 	}
-	return exitCode(err)
+	root.SetOut(os.Stdout)
+	root.SetArgs(normalize(root, args[1:], standsIn(root)))
+	cmd, err := root.ExecuteContextC(ctx)
+	code := exitCode(err, standsIn(root))
+	if text := message(err, root.Name()); text != "" {
+		if code == exitUsage && standsIn(root) {
+			fmt.Fprintf(os.Stderr, "usage: %s\n%s: error: %s\n", cmd.UseLine(), cmd.CommandPath(), err)
+		} else {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", root.Name(), text)
+		}
+	}
+	return code
 }
 
 // onSignals ends the work in an orderly way at the first SIGINT or SIGTERM, and
@@ -66,6 +84,10 @@ func onSignals(stop func()) func() {
 	}
 }
 
+// standsIn tells whether a command belongs to the program in its role as the
+// Python tool: it then prints what that prints.
+func standsIn(cmd *cobra.Command) bool { return cmd.Root().Name() == runnerName }
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "ranvier",
@@ -73,21 +95,66 @@ func newRoot() *cobra.Command {
 		Long: `Ranvier nodes keep links to each other and run jobs for each other, any number
 of hops away. "ranvier node" is the long-running node; "ranvier run" sends an
 Ansible job to a node and shows the play as it runs there.`,
-		Version:                    buildVersion(),
-		SilenceUsage:               true,
-		SilenceErrors:              true,
 		Args:                       unknownCommand,
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.AddCommand(newNode(), newPing(), newTraceroute(), newStatus())
+	root.AddCommand(runnerCommands()...)
+	finishRoot(root, buildVersion())
+	return root
+}
+
+// newRunnerRoot is the program as the Python tool.
+func newRunnerRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   runnerName,
+		Short: "Run Ansible jobs",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("argument command: invalid choice: '%s'", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			return &usageError{errors.New("the following arguments are required: command")}
+		},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.AddCommand(runnerCommands()...)
+	finishRoot(root, runnerVersion)
+	root.SetVersionTemplate("{{.Version}}\n")
+	return root
+}
+
+// runnerCommands are those that the Python tool has too.
+func runnerCommands() []*cobra.Command {
+	return []*cobra.Command{newRun(), newStart(), newStop(), newIsAlive(), newTransmit(), newWorker(), newProcess()}
+}
+
+// finishRoot sets what is the same for all commands.
+func finishRoot(root *cobra.Command, version string) {
+	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if standsIn(cmd) {
+			return &usageError{err}
+		}
 		return &usageError{fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
 	})
-	root.AddCommand(newNode(), newRun(), newTransmit(), newProcess(), newPing(), newTraceroute(), newStatus())
-	for _, cmd := range root.Commands() {
+	var each func(*cobra.Command)
+	each = func(cmd *cobra.Command) {
 		markEntry(cmd)
+		cmd.Version = version
+		// Defined here, since cobra's own would take -v for it.
+		cmd.Flags().Bool("version", false, "show the version")
+		for _, c := range cmd.Commands() {
+			each(c)
+		}
 	}
-	return root
+	each(root)
 }
 
 // Exit codes beside Ansible's own (0 to 5, 250): README.md lists them.
@@ -147,7 +214,9 @@ func (e *codeError) Error() string {
 
 func (e *codeError) Unwrap() error { return e.err }
 
-func exitCode(err error) int {
+// exitCode is the program's. The Python tool takes options that do not go
+// together for a failure, not for a wrong command line.
+func exitCode(err error, standsIn bool) int {
 	var usage *usageError
 	var code *codeError
 	switch {
@@ -155,23 +224,32 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &code):
 		return code.code
-	case errors.As(err, &usage), !errors.As(err, new(entered)), errors.Is(err, runner.ErrOptions):
+	case errors.As(err, &usage), !errors.As(err, new(entered)):
+		return exitUsage
+	case errors.Is(err, runner.ErrOptions) && !standsIn:
 		return exitUsage
 	}
 	return exitFailed
 }
 
 // message is what is printed of an error: joined ones on a line each.
-func message(err error) string {
+func message(err error, program string) string {
 	if err == nil {
 		return ""
 	}
-	return strings.ReplaceAll(err.Error(), "\n", "\nranvier: ")
+	return strings.ReplaceAll(err.Error(), "\n", "\n"+program+": ")
 }
 
 // exactArgs is cobra.ExactArgs with words for what is missing.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
+		switch missing := len(names) - len(args); {
+		case !standsIn(cmd):
+		case missing > 0:
+			return &usageError{errors.New("the following arguments are required: private_data_dir")}
+		case missing < 0:
+			return &usageError{fmt.Errorf("unrecognized arguments: %s", strings.Join(args[len(names):], " "))}
+		}
 		if len(args) < len(names) {
 			return &usageError{fmt.Errorf("%s: %s is missing (usage: %s)", cmd.Name(), strings.ToUpper(names[len(args)]), cmd.UseLine())}
 		}

@@ -11,6 +11,8 @@ import (
 
 func newTransmit() *cobra.Command {
 	var o runner.Options
+	var logs logFlags
+	job := jobFlags{o: &o}
 	cmd := &cobra.Command{
 		Use:   "transmit DIR (-p PLAYBOOK | -m MODULE | -r ROLE)",
 		Short: "Write a job as a stream to standard output, for a worker",
@@ -18,23 +20,33 @@ func newTransmit() *cobra.Command {
 standard output: the input of "ansible-runner worker".`,
 		Args: exactArgs("dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := completeJob(cmd, &o, args[0]); err != nil {
+			log, logFile, err := logs.open()
+			if err != nil {
 				return err
 			}
+			defer logFile.Close()
+			if err := job.complete(cmd, args[0]); err != nil {
+				return err
+			}
+			log.Info("transmit", "dir", args[0], "ident", o.Ident)
 			out := bufio.NewWriterSize(os.Stdout, 64<<10)
 			if err := runner.Transmit(cmd.Context(), out, o); err != nil {
 				out.Flush() // a fault is told to the worker too
+				log.Error("transmit", "err", err)
 				return canceledOr(cmd.Context(), err)
 			}
+			log.Debug("transmit: the stream is written")
 			return out.Flush()
 		},
 	}
-	jobFlags(cmd, &o)
+	job.add(cmd)
+	logs.add(cmd)
 	return cmd
 }
 
 func newProcess() *cobra.Command {
 	var o runner.ProcessOptions
+	var logs logFlags
 	cmd := &cobra.Command{
 		Use:   "process DIR",
 		Short: "Read a worker's stream from standard input: output, events, artifacts",
@@ -43,9 +55,14 @@ output, and store events and artifacts in DIR/artifacts. The exit code is the
 play's.`,
 		Args: exactArgs("dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			log, logFile, err := logs.open()
+			if err != nil {
+				return err
+			}
+			defer logFile.Close()
 			o.PrivateDataDir = args[0]
 			o.Output = os.Stdout
-			result, err := runner.Process(cmd.Context(), os.Stdin, o)
+			result, err := runner.Process(cmd.Context(), os.Stdin, logJob(log, o))
 			if err != nil {
 				return &codeError{streamExit(result, err), canceledOr(cmd.Context(), err)}
 			}
@@ -58,5 +75,6 @@ play's.`,
 	cmd.Flags().StringVarP(&o.Ident, "ident", "i", "", "store below DIR/artifacts/IDENT")
 	cmd.Flags().BoolVarP(&o.JSONMode, "json", "j", false, "the events as JSON, one a line, instead of the output")
 	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "no output of the play")
+	logs.add(cmd)
 	return cmd
 }

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/runner"
+)
+
+// colours tells whether the terminal wants them (https://no-color.org).
+func colours() bool { return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" }
+
+// summary writes a line a host: how it ended, and how many tasks did what. What
+// went wrong comes last, where it is seen.
+func summary(w io.Writer, hosts map[string]runner.HostProgress, colour bool) {
+	width := 0
+	for host := range hosts {
+		width = max(width, len(host))
+	}
+	names := slices.SortedFunc(maps.Keys(hosts), func(a, b string) int {
+		if d := severity(hosts[a]) - severity(hosts[b]); d != 0 {
+			return d
+		}
+		return strings.Compare(a, b)
+	})
+	for _, host := range names {
+		h := hosts[host]
+		state := outcomes[severity(h)]
+		word := fmt.Sprintf("%-11s", state.word)
+		if colour {
+			word = "\x1b[" + state.colour + "m" + word + "\x1b[0m"
+		}
+		fmt.Fprintf(w, "%-*s  %s  %s\n", width, host, word, counts(h))
+	}
+}
+
+// outcomes are the ways a host can end, best first.
+var outcomes = []struct{ word, colour string }{
+	{"ok", "32"}, {"changed", "33"}, {"failed", "31"}, {"unreachable", "1;31"},
+}
+
+func severity(h runner.HostProgress) int {
+	switch {
+	case h.Unreachable > 0:
+		return 3
+	case h.Failed > 0:
+		return 2
+	case h.Changed > 0:
+		return 1
+	}
+	return 0
+}
+
+// counts are those that are not 0.
+func counts(h runner.HostProgress) string {
+	var parts []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{
+		{h.OK, "ok"}, {h.Changed, "changed"}, {h.Failed, "failed"}, {h.Unreachable, "unreachable"},
+		{h.Skipped, "skipped"}, {h.Rescued, "rescued"}, {h.Ignored, "ignored"},
+	} {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	if len(parts) == 0 {
+		return "nothing to do"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// progress is a line on a terminal that tells what takes longer than a second,
+// until the play's output begins.
+type progress struct {
+	on bool
+
+	mu    sync.Mutex
+	start time.Time
+	shown time.Time // when the line was last written; zero: there is none
+	done  bool
+}
+
+func (p *progress) say(format string, args ...any) {
+	if p.on {
+		fmt.Fprintf(os.Stderr, "\x1b[2m"+format+"\x1b[0m\n", args...)
+	}
+}
+
+func (p *progress) sent(bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.start.IsZero() {
+		p.start = now
+	}
+	if !p.on || p.done || now.Sub(p.start) < time.Second || now.Sub(p.shown) < 100*time.Millisecond {
+		return
+	}
+	p.shown = now
+	rate := float64(bytes) / now.Sub(p.start).Seconds()
+	fmt.Fprintf(os.Stderr, "\r\x1b[Ksending the job: %s, %s/s", bytesText(uint64(bytes)), bytesText(uint64(rate)))
+}
+
+func (p *progress) clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.done = true; !p.shown.IsZero() {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+		p.shown = time.Time{}
+	}
+}
+
+// before returns f with the line cleared before its first byte.
+func (p *progress) before(f *os.File) *clearing { return &clearing{f: f, p: p} }
+
+type clearing struct {
+	f    *os.File
+	p    *progress
+	once sync.Once
+}
+
+func (c *clearing) Write(b []byte) (int, error) {
+	c.once.Do(c.p.clear)
+	return c.f.Write(b)
+}
