@@ -67,7 +67,11 @@ func (m *Mesh) relay(ctx context.Context, up net.Conn, open wire.Open) {
 	case len(open.Path)+1 >= wire.MaxPath:
 		m.answer(up, m.refusal(open, wire.CodeNoRoute, fmt.Sprintf("the path is longer than %d nodes", wire.MaxPath)))
 		return
+	case !m.enterRelay():
+		m.answer(up, m.refusal(open, wire.CodeDraining, "the node is about to go"))
+		return
 	}
+	defer m.leaveRelay()
 	open.Path = append(open.Path, m.cfg.ID)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(open.Timeout)*time.Millisecond)
 	down, answer := m.openVia(ctx, open)

@@ -102,6 +102,7 @@ type Mesh struct {
 
 	epoch   atomic.Uint64 // as others may know it: it jumps above a higher one
 	core    *routing.Core // owned by route
+	local   routing.Local // as core was told; owned by route
 	changes chan func(*routing.Core, time.Time)
 	table   atomic.Pointer[routing.Table]
 
@@ -110,6 +111,7 @@ type Mesh struct {
 	group      *errgroup.Group // of Run
 	listeners  []*boundListener
 	dialers    []*dialer
+	relays     relays
 	neighbours map[routing.NodeID]*neighbour
 	services   map[string]*Listener
 	attached   chan struct{} // closed while there is a neighbour; see Attached
@@ -135,6 +137,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg:        cfg,
 		log:        cfg.Log,
+		local:      routing.Local{Insecure: cfg.Insecure},
 		nonce:      make([]byte, wire.NonceLen),
 		changes:    make(chan func(*routing.Core, time.Time)),
 		neighbours: map[routing.NodeID]*neighbour{},

@@ -146,7 +146,9 @@ func (m *Mesh) Advertise(ctx context.Context, services []routing.Service, workTy
 			return fmt.Errorf("advertise work type %q: %w", w.Name, err)
 		}
 	}
-	local := routing.Local{Insecure: m.cfg.Insecure, Services: services, WorkTypes: workTypes}
-	m.change(ctx, func(c *routing.Core, now time.Time) { c.SetLocal(now, local) })
+	m.change(ctx, func(c *routing.Core, now time.Time) {
+		m.local.Services, m.local.WorkTypes = services, workTypes
+		c.SetLocal(now, m.local)
+	})
 	return nil
 }
