@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,6 +30,8 @@ type Options struct {
 	// Version is the program's, as in "0.1.0".
 	Version string
 	Log     *slog.Logger
+	// Level, where it is not nil, is Log's, and set when a reload changes it.
+	Level *slog.LevelVar
 	// Ready, where it is not nil, is called once all that the file names is
 	// listened on, with the addresses of the mesh's listeners (scheme://address).
 	Ready func(addrs []string)
@@ -37,6 +40,13 @@ type Options struct {
 // stopTime is how long running jobs and open streams may take to end when the
 // node stops.
 const stopTime = 15 * time.Second
+
+// How long streams of other nodes may take to leave: after a signal, and after
+// "drain" without a time.
+const (
+	leaveTime = 10 * time.Second
+	drainTime = 60 * time.Second
+)
 
 // Node is a node whose parts are made and whose listeners are bound.
 type Node struct {
@@ -48,13 +58,18 @@ type Node struct {
 	types   []routing.WorkType
 	control *control.Server
 	sockets []net.Listener // control sockets on this host
+	drain   chan time.Duration
+
+	reloading sync.Mutex
+	level     *slog.LevelVar
+	current   *config.Config // the file that is in effect; only its links differ from cfg
 }
 
 // New makes a node: it takes the data directory, and binds all listeners. An
 // error names the item of the file where it has a part in it. Call Run, which
 // gives everything free in the end.
 func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: opt.Log, version: opt.Version}
+	n := &Node{cfg: cfg, current: cfg, log: opt.Log, level: opt.Level, version: opt.Version, drain: make(chan time.Duration, 1)}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -77,9 +92,11 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 		return nil, err
 	}
 	if n.mesh, err = mesh.New(ctx, n.meshConfig(epochs, opt)); err != nil {
-		return nil, n.blame(err)
+		return nil, blame(err, cfg.Listeners)
 	}
 	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
+	n.control.Handle(control.ReloadCommand(n.ReloadFile))
+	n.control.Handle(control.DrainCommand(drainTime, n.Drain))
 	for _, c := range cfg.ControlServices {
 		if c.Filename == "" {
 			continue
@@ -95,18 +112,6 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 
 // Addrs returns the addresses that peers can dial, as scheme://address.
 func (n *Node) Addrs() []string { return n.mesh.Addrs() }
-
-// blame puts the item of the file to an error of a listener.
-func (n *Node) blame(err error) error {
-	if bad := (*mesh.ListenError)(nil); errors.As(err, &bad) {
-		for _, l := range n.cfg.Listeners {
-			if l.URL() == bad.Address {
-				return l.Pos.Errorf("", "%w", err)
-			}
-		}
-	}
-	return err
-}
 
 func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 	c := mesh.Config{
@@ -129,9 +134,10 @@ func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 	return c
 }
 
-// Run keeps the node up until ctx ends, then stops it: no more work is
-// taken, running jobs are interrupted while their submitters can still hear of
-// it, control sockets close, and the node leaves the mesh.
+// Run keeps the node up until ctx ends or Drain is called, then stops it:
+// others' streams go elsewhere, no more work is taken, running jobs are
+// interrupted while their submitters can still hear of it, control sockets
+// close, and the node leaves the mesh.
 func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 	defer n.close()
 	g, running := errgroup.WithContext(context.WithoutCancel(ctx))
@@ -152,7 +158,13 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 	}
 	select {
 	case <-ctx.Done():
-		n.log.Info("node stops", "node", n.cfg.Node.ID)
+		n.leave(running, leaveTime)
+	case bound := <-n.drain:
+		running, cancel := context.WithCancel(running)
+		stop := context.AfterFunc(ctx, cancel) // a signal is for who will not wait
+		n.leave(running, bound)
+		stop()
+		cancel()
 	case <-running.Done():
 	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
@@ -160,6 +172,26 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 	n.work.Close(grace)
 	stop()
 	return g.Wait()
+}
+
+// leave waits until the streams that the node carries for others have ended or
+// gone another way, for at most bound.
+func (n *Node) leave(ctx context.Context, bound time.Duration) {
+	n.log.Info("node stops", "node", n.cfg.Node.ID)
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	if left := n.mesh.Drain(ctx); left > 0 {
+		n.log.Warn("streams of other nodes are cut", "streams", left, "after", bound)
+	}
+}
+
+// Drain stops the node as the end of Run's context does, but waits up to
+// bound for the streams that it carries for others. It returns at once.
+func (n *Node) Drain(bound time.Duration) {
+	select {
+	case n.drain <- bound:
+	default: // it drains already
+	}
 }
 
 // serveMesh listens on the services that other nodes use.

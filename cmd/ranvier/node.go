@@ -3,6 +3,8 @@ package main
 import (
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -33,7 +35,7 @@ func newNode() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "node -c FILE",
 		Short: "Run a node of the mesh",
-		Long: `Run a node until SIGINT or SIGTERM. The configuration file has Receptor's format
+		Long: `Run a node until SIGINT or SIGTERM; SIGHUP reloads its links. The configuration file has Receptor's format
 (docs/config.md); config-examples has some to begin with. The log goes to
 standard error.`,
 		Args: exactArgs(),
@@ -42,15 +44,18 @@ standard error.`,
 			if err != nil {
 				return err
 			}
-			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: cfg.LogLevel}))
+			level := new(slog.LevelVar)
+			level.Set(cfg.LogLevel)
+			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			carriers, err := transports(log)
 			if err != nil {
 				return err
 			}
-			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: carriers, Version: buildVersion(), Log: log})
+			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: carriers, Version: buildVersion(), Log: log, Level: level})
 			if err != nil {
 				return err
 			}
+			defer onHangup(func() { n.ReloadFile(cmd.Context()) })() // it logs its error
 			return n.Run(cmd.Context(), nil)
 		},
 	}
@@ -58,4 +63,24 @@ standard error.`,
 	cmd.MarkFlagRequired("config")
 	cmd.MarkFlagFilename("config", "yml", "yaml", "conf")
 	return cmd
+}
+
+// onHangup calls f at every SIGHUP, until the returned function is called.
+func onHangup(f func()) (stop func()) {
+	signals, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				f()
+			case <-over:
+				return
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(over)
+	}
 }

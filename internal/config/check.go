@@ -62,7 +62,7 @@ func checkDuplicates(c *Config, rep *report) {
 		return line
 	}
 	for _, l := range c.Listeners {
-		if line := again(l.Pos, "listen "+l.network(), l.Address()); line > 0 && l.Port != 0 {
+		if line := again(l.Pos, "listen "+l.Network(), l.Address()); line > 0 && l.Port != 0 {
 			rep.errorf(l.Pos, "port", "the listener on line %d has the address %s already", line, l.Address())
 		}
 	}

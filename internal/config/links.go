@@ -56,8 +56,8 @@ func (l *Listener) loopback() bool {
 	return l.BindAddr == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
-// network is what the port is a port of.
-func (l *Listener) network() string {
+// Network is what the port is a port of: "tcp" or "udp".
+func (l *Listener) Network() string {
 	if l.Scheme == "quic" {
 		return "udp"
 	}

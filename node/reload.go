@@ -1,0 +1,156 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/ranvier-mesh/ranvier/internal/config"
+	"github.com/ranvier-mesh/ranvier/mesh"
+)
+
+// The codes of a ReloadError, which are Receptor's.
+const (
+	ReloadFixed   = 3 // an item changed that a running node cannot change
+	ReloadInvalid = 4 // the file cannot be read or has mistakes
+)
+
+// ReloadError tells why a file was not applied; nothing has changed then.
+type ReloadError struct {
+	Code int // ReloadFixed or ReloadInvalid
+	Err  error
+}
+
+// Error ends as Receptor's clients know it.
+func (e *ReloadError) Error() string { return fmt.Sprintf("%v ERRORCODE %d", e.Err, e.Code) }
+
+// Unwrap returns the cause.
+func (e *ReloadError) Unwrap() error { return e.Err }
+
+// ReloadFile reads the node's configuration file again and applies it; see
+// Reload.
+func (n *Node) ReloadFile(ctx context.Context) error {
+	cfg, err := config.Load(n.cfg.File)
+	if err != nil {
+		err = &ReloadError{ReloadInvalid, err}
+		n.log.Error("the configuration was not reloaded", "err", err)
+		return err
+	}
+	return n.Reload(ctx, cfg)
+}
+
+// Reload applies what differs in a configuration: listeners and peers that are
+// new, gone or different, and the log level. All other links stay up. A
+// *ReloadError says why nothing was changed. Any other error names a listener
+// that could not be bound; if that was a new one nothing has changed either,
+// else the rest of the file is in effect. One Reload runs at a time.
+func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	defer func() {
+		if err != nil {
+			n.log.Error("the configuration was not reloaded", "err", err)
+		}
+	}()
+	if items := config.Fixed(n.cfg, cfg); len(items) > 0 {
+		return &ReloadError{ReloadFixed, fmt.Errorf("%s: what the file says of %s has changed, which needs a restart", cfg.File, strings.Join(items, ", "))}
+	}
+	if err := cfg.CheckLoopback(); err != nil {
+		return &ReloadError{ReloadInvalid, err}
+	}
+	gone, added := difference(n.current.Listeners, cfg.Listeners)
+	unbound, err := n.replaceListeners(ctx, gone, added)
+	if err != nil && len(unbound) == 0 {
+		return err
+	}
+	goneWays, addedWays := difference(n.current.Peers, cfg.Peers)
+	for _, p := range goneWays {
+		n.mesh.RemovePeer(ctx, p.Addresses[0])
+	}
+	for _, p := range addedWays {
+		if bad := n.mesh.AddPeer(peerConfig(p)); bad != nil { // the mesh has stopped
+			return p.Pos.Errorf("address", "%w", bad)
+		}
+	}
+	for _, w := range cfg.Warnings {
+		n.log.Warn(w)
+	}
+	if n.level != nil {
+		n.level.Set(cfg.LogLevel)
+	}
+	now := *cfg
+	now.Listeners, _ = difference(cfg.Listeners, unbound) // the next reload tries those again
+	n.current = &now
+	n.log.Info("configuration reloaded", "file", cfg.File,
+		"listeners added", len(added), "listeners removed", len(gone), "peers added", len(addedWays), "peers removed", len(goneWays))
+	return err
+}
+
+// replaceListeners binds new addresses first, so that one that is in use
+// changes nothing; those that a listener has to give up first come last, and are
+// returned where that fails.
+func (n *Node) replaceListeners(ctx context.Context, gone, added []config.Listener) (unbound []config.Listener, err error) {
+	taken := map[string]bool{}
+	for _, l := range gone {
+		taken[l.Network()+l.Address()] = true
+	}
+	var bound, later []config.Listener
+	for _, l := range added {
+		if taken[l.Network()+l.Address()] {
+			later = append(later, l)
+			continue
+		}
+		if err := n.mesh.AddListener(ctx, listenerConfig(l)); err != nil {
+			for _, b := range bound {
+				n.mesh.RemoveListener(ctx, b.URL())
+			}
+			return nil, blame(err, added)
+		}
+		bound = append(bound, l)
+	}
+	for _, l := range gone {
+		n.mesh.RemoveListener(ctx, l.URL())
+	}
+	var errs []error
+	for _, l := range later {
+		if err := n.mesh.AddListener(ctx, listenerConfig(l)); err != nil {
+			errs, unbound = append(errs, blame(err, added)), append(unbound, l)
+		}
+	}
+	return unbound, errors.Join(errs...)
+}
+
+// blame puts the item of the file to an error of a listener.
+func blame(err error, listeners []config.Listener) error {
+	if bad := (*mesh.ListenError)(nil); errors.As(err, &bad) {
+		for _, l := range listeners {
+			if l.URL() == bad.Address {
+				return l.Pos.Errorf("", "%w", err)
+			}
+		}
+	}
+	return err
+}
+
+// difference returns what is in one list of items alone. Of items that say the
+// same, as many stay as both lists have.
+func difference[T any](before, after []T) (gone, added []T) {
+	kept := make([]bool, len(before))
+next:
+	for _, a := range after {
+		for i, b := range before {
+			if !kept[i] && config.Equal(a, b) {
+				kept[i] = true
+				continue next
+			}
+		}
+		added = append(added, a)
+	}
+	for i, b := range before {
+		if !kept[i] {
+			gone = append(gone, b)
+		}
+	}
+	return gone, added
+}
