@@ -41,19 +41,27 @@ func (e *RefusedError) Error() string {
 	if e.what != "" {
 		fmt.Fprintf(&b, "%s: ", e.what)
 	}
-	fmt.Fprintf(&b, "node %s refused: ", e.Node)
-	if e.Reason != "" {
-		b.WriteString(e.Reason)
+	if e.Code == wire.CodeShutdown || e.Code == wire.CodeSuperseded {
+		fmt.Fprintf(&b, "node %s said goodbye: %s", e.Node, e.Why())
 	} else {
-		b.WriteString(e.Code.String())
-	}
-	if len(e.Known) > 0 {
-		fmt.Fprintf(&b, ": known are %s", joinIDs(e.Known, ", "))
+		fmt.Fprintf(&b, "node %s refused: %s", e.Node, e.Why())
 	}
 	if len(e.Path) > 1 {
 		fmt.Fprintf(&b, " (via %s)", joinIDs(e.Path, " → "))
 	}
 	return b.String()
+}
+
+// Why is the reason alone, with the nodes that are known where that helps.
+func (e *RefusedError) Why() string {
+	why := e.Reason
+	if why == "" {
+		why = e.Code.String()
+	}
+	if len(e.Known) > 0 {
+		why += ": known are " + joinIDs(e.Known, ", ")
+	}
+	return why
 }
 
 // PeerError tells why a peer could not be reached or did not take the link.

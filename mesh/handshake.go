@@ -32,6 +32,7 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 		return nil, noHello(err)
 	}
 	defer guard(ctx, l, control)()
+	start := time.Now()
 	if err := m.sendHello(control, peer.Cost); err != nil {
 		return nil, noHello(err) // it has closed the link already
 	}
@@ -40,7 +41,7 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 		return nil, err
 	}
 	n := m.newNeighbour(l, control, hello, peer.Cost, true)
-	n.member = member
+	n.member, n.rtt = member, time.Since(start)
 	if err := m.mayJoin(ctx, n); err != nil {
 		n.refuse(err)
 		return nil, err
@@ -58,8 +59,11 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*neighbour, error) {
 	stop := context.AfterFunc(ctx, func() { l.Close() })
 	control, err := l.Accept()
-	if !stop() || err != nil {
-		return nil, fmt.Errorf("no control stream: %w", err)
+	if !stop() {
+		return nil, fmt.Errorf("the peer said nothing in %v (is it a Ranvier node?)", handshakeTime)
+	}
+	if err != nil {
+		return nil, noHello(err)
 	}
 	defer guard(ctx, l, control)()
 	hello, member, err := m.readHello(l, control, cfg.AllowedPeers, false)
@@ -76,6 +80,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		n.refuse(err)
 		return nil, err
 	}
+	start := time.Now()
 	if err := m.sendHello(control, cost); err != nil {
 		return nil, err
 	}
@@ -83,6 +88,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 	if err != nil {
 		return nil, fmt.Errorf("node %s did not confirm: %w", hello.ID, err)
 	}
+	n.rtt = time.Since(start)
 	return n, confirmed(t, body)
 }
 
@@ -142,12 +148,20 @@ func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID
 		return refuse(wire.CodeVersion, "it speaks protocol version %d, this node speaks %d", hello.Protocol, wire.Protocol)
 	case stranger != nil:
 		return refuse(wire.CodeForbidden, "node %s: %v", hello.ID, stranger)
+	case hello.Role == Ephemeral && m.knows(hello.ID):
+		return refuse(wire.CodeDuplicateID, "node id %s belongs to a node of the mesh: leave the id of a short-lived node to chance, or take another", hello.ID)
 	case hello.ID == m.cfg.ID:
 		return refuse(wire.CodeDuplicateID, "node id %s is this node's own: give each node an id of its own", hello.ID)
 	case len(allowed) > 0 && !slices.Contains(allowed, hello.ID):
 		return refuse(wire.CodeForbidden, "node %s is not among the allowed peers", hello.ID)
 	}
 	return hello, member, nil
+}
+
+// knows tells whether the routes have a node of that id, near or far.
+func (m *Mesh) knows(id routing.NodeID) bool {
+	info, ok := m.table.Load().Node(id)
+	return ok && info.Reachable && id != m.cfg.ID
 }
 
 // parseHello reads the peer's Hello, and before it who is revoked.

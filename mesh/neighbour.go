@@ -32,7 +32,7 @@ const (
 )
 
 // neighbour is a link whose other end is known. Four goroutines live as long
-// as it does: readControl, writeControl, watch and acceptStreams; the first
+// as it does: readControl, the writing of out, watch and acceptStreams; the first
 // to end ends the link and so the others.
 type neighbour struct {
 	mesh    *Mesh
@@ -47,6 +47,7 @@ type neighbour struct {
 	id      routing.NodeID
 	cost    routing.Cost
 	dialled bool // by this node
+	rtt     time.Duration // of the handshake
 	since   time.Time
 	out     outbox
 	streams atomic.Int64

@@ -21,6 +21,7 @@ type LinkStatus struct {
 	Address        string
 	Dialled        bool // by this node
 	Cost           routing.Cost
+	RTT            time.Duration // of the handshake
 	Since          time.Time
 	Streams        int
 	Received, Sent uint64 // bytes
@@ -35,7 +36,7 @@ func (m *Mesh) Status() Status {
 		received, sent := n.link.Traffic()
 		s.Links = append(s.Links, LinkStatus{
 			Node: n.id, Role: n.hello.Role, Address: n.link.RemoteAddr().String(), Dialled: n.dialled,
-			Cost: n.cost, Since: n.since, Streams: int(n.streams.Load()), Received: received, Sent: sent,
+			Cost: n.cost, RTT: n.rtt, Since: n.since, Streams: int(n.streams.Load()), Received: received, Sent: sent,
 			Software: n.hello.Software, Insecure: n.hello.Insecure,
 		})
 	}

@@ -44,8 +44,8 @@ func TraceHops(hops []mesh.Hop, err error) ([]control.TraceHop, error) {
 	}
 	if err != nil {
 		text := err.Error()
-		if refused := (*mesh.RefusedError)(nil); errors.As(err, &refused) && refused.Reason != "" {
-			text = refused.Reason
+		if refused := (*mesh.RefusedError)(nil); errors.As(err, &refused) {
+			text = refused.Why()
 		}
 		trace[len(trace)-1].Error = text
 	}
@@ -107,7 +107,7 @@ func linkStatus(s mesh.Status) []control.LinkStatus {
 			direction = "out"
 		}
 		all = append(all, control.LinkStatus{NodeID: string(l.Node), Address: l.Address, Direction: direction,
-			Cost: l.Cost.Float64(), Since: l.Since, State: "up", BytesIn: l.Received, BytesOut: l.Sent})
+			Cost: l.Cost.Float64(), RTT: l.RTT, Since: l.Since, State: "up", BytesIn: l.Received, BytesOut: l.Sent})
 	}
 	for _, d := range s.Down {
 		all = append(all, control.LinkStatus{Address: d.Address, Direction: "out", State: "dialing", LastError: d.Err.Error()})

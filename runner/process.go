@@ -79,7 +79,7 @@ func Process(ctx context.Context, r io.Reader, o ProcessOptions) (Result, error)
 		// A reader that cannot do it (a file) is waited for.
 		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })()
 	}
-	p := &processor{ProcessOptions: o, ctx: ctx, in: stream.NewReader(r), artifacts: a, result: Result{ArtifactDir: a.dir}}
+	p := &processor{ProcessOptions: o, ctx: ctx, in: stream.NewReader(r), artifacts: a, salvage: salvage{root: a.root}, result: Result{ArtifactDir: a.dir}}
 	if o.Output != nil && !o.Quiet {
 		p.out = bufio.NewWriterSize(o.Output, 32<<10)
 	}
@@ -99,6 +99,8 @@ type processor struct {
 	out       *bufio.Writer // nil for no output
 	outErr    error
 	artifacts *artifacts
+	salvage   salvage
+	unpacked  bool // the worker's artifacts have come
 	result    Result
 	last      Status
 	rc        int
@@ -208,6 +210,8 @@ func (p *processor) zip(m stream.Message) error {
 	case err != nil:
 		return p.saved(err)
 	}
+	p.unpacked = true
+	p.salvage.drop()
 	if known {
 		p.rc, p.rcKnown = rc, true
 	}
@@ -227,6 +231,7 @@ func (p *processor) event(m stream.Message) error {
 	}
 	p.result.Events++
 	p.print(m)
+	p.salvage.add(m)
 	if p.EventHandler != nil && !p.EventHandler(parseEvent(m, counter, uuid)) {
 		return nil
 	}
@@ -267,10 +272,14 @@ func (p *processor) finish(fault error) error {
 	if fault != nil {
 		// The events that came are worth having, though not worth a second error.
 		_ = p.artifacts.events.drain()
+		if !p.unpacked {
+			p.salvage.keep()
+		}
 		p.setStatus(Status{Status: "error", Ident: p.result.Ident, Explanation: explain(fault)})
 		p.result.RC = 1
 		return fault
 	}
+	p.salvage.drop()
 	p.result.RC = p.exitCode()
 	if p.last.Status == "error" {
 		return &WorkerError{p.last.Explanation, p.last.Traceback}

@@ -237,7 +237,7 @@ func message(err error, program string) string {
 	if err == nil {
 		return ""
 	}
-	return strings.ReplaceAll(err.Error(), "\n", "\n"+program+": ")
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "\n"+program+": ")
 }
 
 // exactArgs is cobra.ExactArgs with words for what is missing.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -80,6 +82,11 @@ func (r *runCommand) run(ctx context.Context) error {
 		return err
 	}
 	defer logFile.Close()
+	// Who no longer reads the output (a pipe into head) is no reason to lose a
+	// job: the write fails instead of the process, and see clearing.
+	closed := make(chan os.Signal, 1)
+	signal.Notify(closed, syscall.SIGPIPE)
+	defer signal.Stop(closed)
 	o := r.o
 	o.Log = log
 	p := &progress{on: term.IsTerminal(int(os.Stderr.Fd())) && !r.standsIn}
@@ -150,13 +157,21 @@ func (r *runCommand) end(ctx context.Context, result remote.Result, err error) e
 	case errors.Is(err, runner.ErrOptions):
 		return err
 	case err != nil:
-		return &codeError{streamExit(result.Result, err), err}
+		return &codeError{streamExit(result.Result, err), leftBehind(err)}
 	case result.RC != 0 && r.standsIn:
 		return &codeError{result.RC, nil} // the play has said it
 	case result.RC != 0:
 		return &codeError{result.RC, fmt.Errorf("%s ended with exit code %d (%s)", r.where(), result.RC, result.Status)}
 	}
 	return nil
+}
+
+// leftBehind adds to an error what has become of the job over there.
+func leftBehind(err error) error {
+	if broken := (*work.BrokenError)(nil); errors.As(err, &broken) && broken.ID != "" {
+		return fmt.Errorf("%w; the job may still run on node %s, as unit %s", err, broken.Node, broken.ID)
+	}
+	return err
 }
 
 // streamExit is the exit code of a job that ended with an error.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/runner"
@@ -125,9 +127,19 @@ type clearing struct {
 	f    *os.File
 	p    *progress
 	once sync.Once
+	gone bool // nobody reads f any more
 }
 
 func (c *clearing) Write(b []byte) (int, error) {
 	c.once.Do(c.p.clear)
-	return c.f.Write(b)
+	if c.gone {
+		return len(b), nil
+	}
+	n, err := c.f.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		c.gone = true
+		fmt.Fprintln(os.Stderr, "ranvier: nobody reads the output any more; the job goes on to its end, for its artifacts (Ctrl-C cancels it)")
+		return len(b), nil
+	}
+	return n, err
 }

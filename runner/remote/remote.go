@@ -141,6 +141,9 @@ func (o *Options) complete() error {
 	if err := routing.NodeID(o.ViaReceptor).Validate(); err != nil {
 		return fmt.Errorf("the node to run on: %w", err)
 	}
+	if o.ViaReceptor == o.ReceptorNodeID {
+		return fmt.Errorf("the short-lived node cannot have the id %s of the node to run on", o.ViaReceptor)
+	}
 	if o.Ident == "" {
 		o.Ident = runner.NewIdent()
 	}
