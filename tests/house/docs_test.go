@@ -145,17 +145,30 @@ func anchors(heads []string) []string {
 	return out
 }
 
-// checkPaths returns the paths named in code spans and code blocks that look
-// like paths of this repository and do not exist.
+// checkPaths returns the paths that look like paths of this repository and do
+// not exist: in code any, in prose those with a slash.
 func checkPaths(tr *tree) []string {
 	var findings []string
 	for _, f := range tr.markdown() {
 		for _, line := range f.code {
-			for _, word := range strings.FieldsFunc(line.text, betweenWords) {
-				if p, ok := tr.repoPath(word); ok && !tr.pathExists(f.name, p) {
-					findings = append(findings, fmt.Sprintf("%s:%d: there is no %s", f.name, line.n, p))
-				}
-			}
+			findings = append(findings, tr.missingPaths(f, line, 0)...)
+		}
+		for _, line := range f.prose {
+			findings = append(findings, tr.missingPaths(f, line, 1)...)
+		}
+	}
+	return findings
+}
+
+// missingPaths looks at the words of a line that have so many slashes at least.
+func (tr *tree) missingPaths(f mdFile, line mdLine, slashes int) []string {
+	var findings []string
+	for _, word := range strings.FieldsFunc(line.text, betweenWords) {
+		if strings.Count(word, "/") < slashes {
+			continue
+		}
+		if p, ok := tr.repoPath(word); ok && !tr.pathExists(f.name, p) {
+			findings = append(findings, fmt.Sprintf("%s:%d: there is no %s", f.name, line.n, p))
 		}
 	}
 	return findings
@@ -258,6 +271,7 @@ func TestDocsFindsWhatIsMissing(t *testing.T) {
 go test ./mesh/link ./mesh/gone
 ` + "```" + `
 [label]: docs/nowhere.md
+See mesh/nothere.go, mesh/mesh.go and and/or GONE.md.
 `
 	tr := given(t, "README.md", md,
 		"docs/there.md", "# There\n## Two words\n## 1. One\n### 1.2 Half\n[up](../README.md)\n",
@@ -267,7 +281,8 @@ go test ./mesh/link ./mesh/gone
 	wantFindings(t, checkLinks(tr),
 		"README.md:3: the link docs/gone.md", "README.md:3: the link docs/there.md#three", "README.md:9: the link docs/nowhere.md")
 	wantFindings(t, checkPaths(tr),
-		"README.md:5: there is no mesh/lnk", "no mesh/*.txt", "no mesh/link.go", "no GONE.md", "no mesh/x", "README.md:7: there is no mesh/gone")
+		"README.md:5: there is no mesh/lnk", "no mesh/*.txt", "no mesh/link.go", "no GONE.md", "no mesh/x", "README.md:7: there is no mesh/gone", "README.md:9: there is no docs/nowhere.md", "README.md:10: there is no mesh/nothere.go",
+		"README.md:3: there is no docs/gone.md")
 	wantFindings(t, checkCitations(tr),
 		"mesh/mesh.go:1: cites docs/there.md section 3", "cites docs/none.md")
 }
