@@ -281,8 +281,8 @@ See mesh/nothere.go, mesh/mesh.go and and/or GONE.md.
 	wantFindings(t, checkLinks(tr),
 		"README.md:3: the link docs/gone.md", "README.md:3: the link docs/there.md#three", "README.md:9: the link docs/nowhere.md")
 	wantFindings(t, checkPaths(tr),
-		"README.md:5: there is no mesh/lnk", "no mesh/*.txt", "no mesh/link.go", "no GONE.md", "no mesh/x", "README.md:7: there is no mesh/gone", "README.md:9: there is no docs/nowhere.md", "README.md:10: there is no mesh/nothere.go",
-		"README.md:3: there is no docs/gone.md")
+		"README.md:5: there is no mesh/lnk", "no mesh/*.txt", "no mesh/link.go", "no GONE.md", "no mesh/x", "README.md:7: there is no mesh/gone",
+		"README.md:3: there is no docs/gone.md", "README.md:9: there is no docs/nowhere.md", "README.md:10: there is no mesh/nothere.go")
 	wantFindings(t, checkCitations(tr),
 		"mesh/mesh.go:1: cites docs/there.md section 3", "cites docs/none.md")
 }
