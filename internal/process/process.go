@@ -71,17 +71,16 @@ func (e Exit) String() string {
 // Process is a started child. Its methods may be called by any goroutine at
 // any time, also after the child has ended.
 type Process struct {
+	*Family
 	pid  int
-	mark string
 	proc *os.Process
 	done chan struct{}
 	exit Exit // written before done is closed
 
-	// mu is held while the child is reaped: as long as it is not, its pid
+	// reap is held while the child is reaped: as long as it is not, its pid
 	// and its process group cannot be somebody else's.
-	mu     sync.Mutex
+	reap   sync.Mutex
 	reaped bool
-	known  members // what Interrupt saw, for Kill to start from
 }
 
 // Start starts a child. The caller's files may be closed as soon as it
@@ -111,15 +110,16 @@ func Start(spec Spec) (*Process, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %q: %w", spec.Argv[0], err)
 	}
-	p := &Process{
-		pid:   cmd.Process.Pid,
-		mark:  spec.Mark,
-		proc:  cmd.Process,
-		done:  make(chan struct{}),
-		known: members{},
+	// It is a zombie at least: until it is reaped it can be identified.
+	id, err := Identify(cmd.Process.Pid)
+	if err != nil {
+		id = ID{PID: cmd.Process.Pid}
 	}
-	if s, err := readStat(p.pid); err == nil {
-		p.known[p.pid] = s.start
+	p := &Process{
+		Family: NewFamily(id, spec.Mark),
+		pid:    cmd.Process.Pid,
+		proc:   cmd.Process,
+		done:   make(chan struct{}),
 	}
 	go p.wait()
 	return p, nil
@@ -134,10 +134,10 @@ func (p *Process) wait() {
 			break
 		}
 	}
-	p.mu.Lock()
+	p.reap.Lock()
 	state, err := p.proc.Wait()
 	p.reaped = true
-	p.mu.Unlock()
+	p.reap.Unlock()
 	p.exit = Exit{Code: -1}
 	if err == nil {
 		ws := state.Sys().(syscall.WaitStatus)
@@ -164,21 +164,12 @@ func (p *Process) Exit() Exit {
 	return p.exit
 }
 
-// Interrupt sends SIGINT to the child's process group, which is what Ctrl-C on
-// a terminal does. It does nothing when the child has ended.
+// Interrupt is Family's. It does nothing when the child has ended.
 func (p *Process) Interrupt() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.reap.Lock()
+	defer p.reap.Unlock()
 	if p.reaped {
 		return nil
 	}
-	// Remember the family while it is still one: when the child obeys and
-	// goes, the parent ids that lead to its grandchildren go with it.
-	if procs, err := readAll(); err == nil {
-		p.known = p.known.expand(procs, "")
-	}
-	if err := syscall.Kill(-p.pid, syscall.SIGINT); err != nil && err != syscall.ESRCH {
-		return fmt.Errorf("interrupt process group %d: %w", p.pid, err)
-	}
-	return nil
+	return p.Family.Interrupt()
 }

@@ -166,7 +166,7 @@ func TestInterruptReachesTheWholeGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := start(t, shell(`trap 'echo parent; exit 7' INT
-		sh -c 'trap "echo child; exit 1" INT; echo ready; cat <>`+fifo+`'`, w))
+		sh -c 'trap "echo child; exit 1" INT; (echo ready; exec cat <>`+fifo+`)'`, w))
 	w.Close()
 	expectLines(t, r, "ready")
 	if err := p.Interrupt(); err != nil {
