@@ -20,6 +20,13 @@ var (
 	ErrConflict = errors.New("unit id already used for something else")
 	// ErrUnknownUnit is an id that no unit has, any more or yet.
 	ErrUnknownUnit = errors.New("no such work unit")
+	// ErrReleased is a submit under the id of a unit that was released.
+	ErrReleased = errors.New("the unit was released")
+	// ErrForbidden is something that only a unit's owner may do.
+	ErrForbidden = errors.New("not allowed: the unit belongs to somebody else")
+	// ErrOtherStore is a submit that was meant for another data directory: the
+	// node was set up anew since, and cannot know what it did before.
+	ErrOtherStore = errors.New("the node's data directory is another one than before")
 	// ErrNotPending is a payload for, or a start of, a unit that was already
 	// started or has ended.
 	ErrNotPending = errors.New("the unit is not pending")

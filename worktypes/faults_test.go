@@ -1,6 +1,7 @@
 package worktypes
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/ranvier-mesh/ranvier/internal/journal"
 )
 
 func unitFile(m *Manager, id, name string) string { return filepath.Join(m.store.path(id), name) }
@@ -139,30 +142,43 @@ func TestRestart(t *testing.T) {
 	m := open(t, dir)
 	pending, done := submit(t, m, "echo later"), run(t, m, "echo done")
 	wait(t, m, done)
-	running, noSpec, noStatus, empty := run(t, m, "echo out"), run(t, m, "true"), run(t, m, "true"), run(t, m, "true")
-	for _, id := range []string{running, noSpec, noStatus, empty} {
+	running, badRecord, other, small := run(t, m, "echo out"), run(t, m, "true"), run(t, m, "true"), run(t, m, "echo small")
+	for _, id := range []string{running, badRecord, other, small} {
 		wait(t, m, id)
 	}
 	closeNow(t, m)
 
-	status, err := os.ReadFile(unitFile(m, running, statusFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(id, name, content string) {
-		if err := os.WriteFile(unitFile(m, id, name), []byte(content), 0o600); err != nil {
+	record := func(id, old, new string) {
+		t.Helper()
+		j, err := journal.Open(filepath.Join(dir, journalFile), journal.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		b, err := j.Get(unitsBucket, id)
+		if err != nil || !strings.Contains(string(b), old) {
+			t.Fatalf("record %s, %v", b, err)
+		}
+		if err := j.Put(journal.Change{Bucket: unitsBucket, Key: id, Value: []byte(strings.Replace(string(b), old, new, 1))}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	write(running, statusFile, strings.Replace(string(status), `"Succeeded"`, `"Running"`, 1))
-	write(running, stdinFile, "password")
-	write(pending, stdinPartFile, "half")
-	write(noSpec, specFile, `{"ID": "`)
-	write(noStatus, statusFile, `{"State": "Sleeping"}`)
-	if err := os.Remove(unitFile(m, empty, specFile)); err != nil {
+	record(running, `"Succeeded"`, `"Running"`)
+	record(badRecord, `"Succeeded"`, `"Sleeping"`)
+	record(other, other, NewID())
+	for name, content := range map[string]string{exitFile: "", stdinFile: "password"} {
+		if err := os.WriteFile(unitFile(m, running, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(unitFile(m, pending, stdinPartFile), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{newPrefix + NewID(), releasePrefix + NewID(), "lost+found"} {
+	if err := os.Truncate(unitFile(m, small, stdoutFile), 0); err != nil { // nobody had synced it
+		t.Fatal(err)
+	}
+	unknown := NewID() // nobody was told of its submit
+	for _, name := range []string{newPrefix + NewID(), releasePrefix + NewID(), unknown, "lost+found"} {
 		if err := os.MkdirAll(filepath.Join(dir, "units", name, "x"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -176,14 +192,22 @@ func TestRestart(t *testing.T) {
 			t.Errorf("%+v, %v; want %v %q", st, err, state, detail)
 		}
 	}
+	wait(t, m, running)
 	expect(done, Succeeded, "exit status 0")
 	expect(running, Failed, "LOST: ")
-	expect(noSpec, Failed, "DAMAGED: spec.json: ")
-	expect(noStatus, Failed, "DAMAGED: status.json: ")
-	expect(empty, Failed, "DAMAGED: ")
+	expect(badRecord, Failed, "DAMAGED: its record: ")
+	expect(other, Failed, "DAMAGED: its record is that of ")
 	expect(pending, Pending, "")
-	if b, err := io.ReadAll(output(t, m, running, 0)); string(b) != "out\n" || err != nil {
-		t.Errorf("the lost unit's output is %q, %v", b, err)
+	if _, err := m.Status(unknown); !errors.Is(err, ErrUnknownUnit) {
+		t.Errorf("a submit that nobody was told of: %v", err)
+	}
+	for id, want := range map[string]string{running: "out\n", small: "small\n"} {
+		if b, err := io.ReadAll(output(t, m, id, 0)); string(b) != want || err != nil {
+			t.Errorf("output %q, %v; want %q", b, err, want)
+		}
+	}
+	if _, err := os.Stat(unitFile(m, running, stdinFile)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lost unit's payload: %v", err)
 	}
 	if err := m.Start(running); !errors.Is(err, ErrNotPending) {
 		t.Errorf("start of a lost unit: %v", err)
@@ -198,6 +222,11 @@ func TestRestart(t *testing.T) {
 		if err := m.Release(t.Context(), st.ID); err != nil {
 			t.Error(err)
 		}
+	}
+	closeNow(t, m)
+	m = open(t, dir)
+	if _, err := m.Submit(Spec{ID: done, Type: "absent"}); !errors.Is(err, ErrReleased) {
+		t.Errorf("submit under a released id after a restart: %v", err)
 	}
 	left, _ := os.ReadDir(filepath.Join(dir, "units"))
 	if len(left) != 1 || left[0].Name() != "lost+found" {
@@ -342,22 +371,53 @@ func FuzzValidateID(f *testing.F) {
 	})
 }
 
-// Whatever is in a unit's files, the unit is told of and can be released.
-func FuzzLoad(f *testing.F) {
-	f.Add([]byte(`{"ID": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "Type": "shell"}`), []byte(`{"ID": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "State": "Running"}`))
-	f.Add([]byte(`{"ID": "../..", "Type": "x"}`), []byte(`null`))
-	f.Fuzz(func(t *testing.T, spec, status []byte) {
-		const id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-		dir := t.TempDir()
-		s := store{units: dir}
-		if err := os.Mkdir(s.path(id), 0o700); err != nil {
-			t.Fatal(err)
+// A journal that cannot be read takes no unit with it that has nothing to do with
+// it, and the node comes up.
+func TestDamagedJournal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := open(t, dir)
+	id := run(t, m, "echo kept")
+	wait(t, m, id)
+	closeNow(t, m)
+	if err := os.WriteFile(filepath.Join(dir, journalFile), []byte("not a journal, and rather short"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = open(t, dir)
+	if st, err := m.Status(id); err != nil || st.State != Failed || !strings.HasPrefix(st.Detail, "DAMAGED: ") || st.StdoutSize != 5 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	if b, err := io.ReadAll(output(t, m, id, 0)); string(b) != "kept\n" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	if st := wait(t, m, run(t, m, "true")); st.State != Succeeded {
+		t.Errorf("a new unit: %+v", st)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(dir, journalFile+".damaged-*")); len(aside) != 1 {
+		t.Errorf("put aside: %v", aside)
+	}
+	if err := m.Release(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+}
+
+// Whatever is in a unit's record, it is refused or is the unit's.
+func FuzzRecord(f *testing.F) {
+	const id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+	f.Add(record{Spec: Spec{ID: id, Type: "shell"}, Status: Status{ID: id, State: Running}}.encode())
+	f.Add([]byte(`{"Spec": {"ID": "../..", "Type": "x"}}`))
+	f.Add([]byte(`null`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRecord(id, b)
+		if err != nil {
+			return
 		}
-		os.WriteFile(filepath.Join(s.path(id), specFile), spec, 0o600)
-		os.WriteFile(filepath.Join(s.path(id), statusFile), status, 0o600)
-		rec, st, err := s.load(id)
-		if err == nil && (rec.ID != id || st == nil || st.ID != id) {
-			t.Errorf("loaded %+v, %+v", rec, st)
+		if r.Spec.ID != id || r.Status.ID != id {
+			t.Errorf("%s became %+v", b, r)
+		}
+		again, err := decodeRecord(id, r.encode())
+		if err != nil || !bytes.Equal(again.encode(), r.encode()) {
+			t.Errorf("%s became %s, %v", r.encode(), again.encode(), err)
 		}
 	})
 }

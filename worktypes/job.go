@@ -6,217 +6,261 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/journal"
 	"github.com/ranvier-mesh/ranvier/internal/process"
 )
 
-// job is a unit's running process with its output files.
-type job struct {
-	name   string
-	proc   *process.Process
-	grace  time.Duration
-	stdout *os.File
-	stderr *os.File // nil unless separate
-}
-
-// start makes a Pending unit Running. That is on disk before the process
-// begins: a crash between the two costs the job, and can never start it twice.
-func (u *unit) start() (*job, error) {
+// start makes a Pending unit's job begin: at once, or, sealed, when its turn
+// comes or the Agent has it done elsewhere. What it decides is on disk when it
+// returns. task is nil unless the job runs here.
+func (u *unit) start() (task Task, err error) {
 	u.op.Lock()
 	defer u.op.Unlock()
 	if err := u.checkPending(); err != nil {
 		return nil, err
 	}
-	j, err := u.launch()
+	if u.payloadRef == nil {
+		u.mu.Lock()
+		u.payloadRef = emptyPayload()
+		u.mu.Unlock()
+	}
+	if u.spec.Node != "" {
+		if err := u.seal("Waiting for node " + u.spec.Node); err != nil {
+			return nil, err
+		}
+		u.m.send(u)
+		return nil, nil
+	}
+	u.m.mu.Lock()
+	mine := u.m.queue.take(u.spec.Type)
+	if !mine {
+		u.m.queue.wait(u)
+	}
+	u.m.mu.Unlock()
+	if !mine {
+		return nil, u.seal(fmt.Sprintf("Queued: as many %s jobs run as are allowed", u.spec.Type))
+	}
+	return u.begin()
+}
+
+// seal makes a unit that waits for its start durable with its payload, small
+// ones in the journal. It is called with u.op held.
+func (u *unit) seal(detail string) error {
+	var more []journal.Change
+	var err error
+	switch {
+	case u.payloadRef.Size > inlineMax, u.lease != nil:
+		err = u.m.store.sync(u.spec.ID, stdinFile)
+	case u.payloadRef.Size > 0:
+		var b []byte
+		b, err = os.ReadFile(u.file(stdinFile))
+		more = append(more, journal.Change{Bucket: stdinBucket, Key: u.spec.ID, Value: b})
+	}
+	if err == nil {
+		u.mu.Lock()
+		u.sealed = true
+		u.mu.Unlock()
+		err = u.transition(func(s *Status) { s.Detail = detail }, more...)
+	}
+	if err != nil {
+		err = fmt.Errorf("unit %s: payload: %w", u.spec.ID, err)
+		_ = u.end(func(s *Status) { s.State, s.Detail = Failed, err.Error() })
+	}
+	return err
+}
+
+// begin makes the unit Running and starts its job. It is called with u.op held
+// and with a place in the queue, which it gives up when it fails.
+func (u *unit) begin() (Task, error) {
+	task, err := u.launch()
 	if err != nil {
 		err = fmt.Errorf("unit %s could not be started: %w", u.spec.ID, err)
 		u.removeFile(scratchDir)
 		_ = u.end(func(s *Status) { s.State, s.Detail = Failed, err.Error() })
+		u.m.startNext(u.spec.Type)
 		return nil, err
 	}
-	return j, nil
+	return task, nil
 }
 
-func (u *unit) launch() (_ *job, err error) {
-	t, err := u.m.types.Lookup(u.spec.Type)
+// launch makes a unit Running. That is on disk before the process begins, and
+// the keeper claims the start before it forks: so a crash between any two of
+// these can never start the job twice.
+func (u *unit) launch() (Task, error) {
+	plan, err := u.makePlan()
 	if err != nil {
 		return nil, err
 	}
-	scratch := u.file(scratchDir)
-	plan, err := t.Plan(u.spec, scratch)
-	if err != nil {
-		return nil, err
+	name := plan.Name
+	if name == "" {
+		name = filepath.Base(plan.Argv[0])
 	}
-	hasTree := u.lease != nil
-	if hasTree {
-		plan.Argv = plan.Tree.Argv
-	}
-	if len(plan.Argv) == 0 {
-		return nil, fmt.Errorf("work type %s plans no command", u.spec.Type)
-	}
+	u.mu.Lock()
+	u.boot = process.Boot()
+	u.plan = planRecord{name, plan.Grace, plan.SeparateStderr}
+	u.mu.Unlock()
 	if err := u.transition(func(s *Status) {
 		s.State, s.Detail, s.Started = Running, "Running", u.m.now()
 	}); err != nil {
 		return nil, err
 	}
-	j := &job{name: plan.Name, grace: plan.Grace}
-	if j.name == "" {
-		j.name = filepath.Base(plan.Argv[0])
+	return u.fork(plan)
+}
+
+func (u *unit) makePlan() (Plan, error) {
+	t, err := u.m.types.Lookup(u.spec.Type)
+	if err != nil {
+		return Plan{}, err
 	}
-	if j.grace == 0 {
-		j.grace = u.m.grace
-	}
-	defer func() {
-		if err != nil {
-			j.closeFiles()
+	plan, err := t.Plan(u.spec, u.file(scratchDir))
+	if err == nil && u.hasTree() {
+		if plan.Tree == nil {
+			return plan, fmt.Errorf("work type %s takes no tree", u.spec.Type)
 		}
-	}()
-	if plan.Scratch && !hasTree { // the tree is in it
-		if err := os.Mkdir(scratch, 0o700); err != nil {
+		plan.Argv = plan.Tree.Argv
+	}
+	if err == nil && len(plan.Argv) == 0 {
+		err = fmt.Errorf("work type %s plans no command", u.spec.Type)
+	}
+	return plan, err
+}
+
+// fork hands a Running unit to the keeper.
+func (u *unit) fork(plan Plan) (Task, error) {
+	if plan.Scratch {
+		if err := os.Mkdir(u.file(scratchDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
 	}
-	if j.stdout, err = os.OpenFile(u.file(stdoutFile), os.O_WRONLY|os.O_APPEND, 0); err != nil {
-		return nil, err
-	}
-	if plan.SeparateStderr {
-		if j.stderr, err = os.OpenFile(u.file(stderrFile), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	stdin, err := os.Open(u.file(stdinFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if stdin != nil {
-		defer stdin.Close()
-	}
-	j.proc, err = process.Start(process.Spec{
-		Argv: plan.Argv, Env: plan.Env, Dir: plan.Dir, Mark: u.spec.ID,
-		Stdin: stdin, Stdout: j.stdout, Stderr: j.stderr,
+	task, err := u.m.keeper.Start(Launch{
+		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(os.Environ(), plan.Env...), WorkDir: plan.Dir,
+		Separate: plan.SeparateStderr,
 	})
-	// The payload carries passwords and keys. The job has it open: nobody
-	// else needs its name.
-	u.removeFile(stdinFile)
 	if err != nil {
 		return nil, err
 	}
-	u.log.Info("work unit started", "pid", j.proc.PID(), "program", plan.Argv[0])
-	return j, nil
-}
-
-func (j *job) closeFiles() {
-	if j.stdout != nil {
-		j.stdout.Close()
-	}
-	if j.stderr != nil {
-		j.stderr.Close()
-	}
+	u.log.Info("work unit started", "pid", task.Root().PID, "program", plan.Argv[0])
+	return task, nil
 }
 
 // supervise is the goroutine that owns a running job: it waits for its end,
-// brings it about when it is asked to, and writes it down.
-func (u *unit) supervise(j *job) {
-	defer j.closeFiles()
+// brings it about when it is asked to, and writes it down. When the Manager is
+// closed and the job outlives it, it lets the job go.
+func (u *unit) supervise(task Task) {
 	state, why := Failed, ""
+	closing := u.m.closing
+	if u.m.keeper.Outlives() {
+		closing = nil
+	}
 	select {
-	case <-j.proc.Done():
+	case <-task.Done():
 	case <-u.cancel:
 		state, why = Canceled, "Canceled"
-	case <-u.m.closing:
+	case <-closing:
 		why = "the node was stopped while the job ran"
+	case <-u.m.leaving:
+		return
 	}
 	if why != "" {
-		if err := u.endJob(j); err != nil {
+		if err := u.endJob(task); err != nil {
 			// It cannot be waited for: what SIGKILL does not end may never end.
 			u.log.Error("a job does not end", "error", err)
-			u.finish(j, func(s *Status) { s.State, s.Detail = state, why+"; "+err.Error() })
+			u.finish(task, Exit{Code: -1, Size: OutputSize(u.dir)}, func(s *Status) { s.State, s.Detail = state, why+"; "+err.Error() })
 			return
 		}
 	}
-	exit := j.proc.Exit()
+	exit := task.Exit()
 	if why == "" && exit.Signal != 0 {
 		// Somebody killed the job's first process. What it started goes on
 		// without supervision, while we tell that the job is over: end it.
 		// What a job leaves running when it exits by itself, it meant to.
-		if err := j.kill(); err != nil {
+		if err := kill(task); err != nil {
 			u.log.Error("a part of a killed job does not end", "error", err)
 		}
 	}
-	u.finish(j, func(s *Status) {
-		s.ExitCode, s.Signal = exit.Code, int(exit.Signal)
+	u.finish(task, exit, func(s *Status) {
+		s.ExitCode, s.Signal = exit.Code, exit.Signal
 		switch {
 		case why != "":
 			s.State, s.Detail = state, why
-		case exit.Success():
-			s.State, s.Detail = Succeeded, exit.String()
+		case exit.Lost != "":
+			s.State, s.Detail = Failed, "LOST: "+exit.Lost
+		case exit.Code == 0 && exit.Signal == 0:
+			s.State, s.Detail = Succeeded, exit.process().String()
 		default:
-			s.State, s.Detail = Failed, j.detail(exit)
+			s.State, s.Detail = Failed, u.detail(exit)
 		}
 	})
 }
 
 // endJob interrupts the job, gives it its grace, and ends all that is left of
 // it, of which the job itself may be no part any more.
-func (u *unit) endJob(j *job) error {
-	if err := j.proc.Interrupt(); err != nil {
+func (u *unit) endJob(task Task) error {
+	if err := task.Interrupt(); err != nil {
 		u.log.Warn("cannot interrupt a job: it is killed", "error", err)
 	} else {
-		grace := time.NewTimer(j.grace)
+		after := u.plan.Grace
+		if after == 0 {
+			after = u.m.grace
+		}
+		grace := time.NewTimer(after)
 		select {
-		case <-j.proc.Done():
+		case <-task.Done():
 		case <-grace.C:
 		case <-u.m.hurry:
 		}
 		grace.Stop()
 	}
-	return j.kill()
+	return kill(task)
 }
 
-func (j *job) kill() error {
+func kill(task Task) error {
 	ctx, cancel := context.WithTimeout(context.Background(), killTime)
 	defer cancel()
-	return j.proc.Kill(ctx)
+	return task.Kill(ctx)
 }
 
-// finish writes the end of a job down. The size of its output is what is in the
-// file now that the job has ended: what descendants that it left running may
-// still write is not part of it. The output is on disk before the status that
-// states its size.
-func (u *unit) finish(j *job, change func(*Status)) {
-	var size int64
-	fi, err := j.stdout.Stat()
-	if err == nil {
-		size = fi.Size()
-		err = j.stdout.Sync()
-	}
-	if err != nil {
-		u.log.Error("the output of a work unit may be incomplete on disk", "error", err)
-	}
+// finish writes the end of a job down. The size of its output is what was in the
+// file when the job ended: what descendants that it left running may still
+// write is not part of it. The output is on disk with, or before, the status
+// that states its size.
+func (u *unit) finish(task Task, exit Exit, change func(*Status)) {
 	u.removeFile(scratchDir)
 	u.op.Lock()
-	defer u.op.Unlock()
 	_ = u.end(func(s *Status) {
-		s.StdoutSize = size
+		s.StdoutSize = exit.Size
 		change(s)
-	})
+	}, u.keepOutput(exit.Size)...)
+	u.op.Unlock()
+	task.Forget()
+	u.m.startNext(u.spec.Type)
+}
+
+func (e Exit) process() process.Exit {
+	return process.Exit{Code: e.Code, Signal: syscall.Signal(e.Signal)}
 }
 
 // detail says how a job failed, with the last words of its own standard error.
-func (j *job) detail(exit process.Exit) string {
-	text := exit.String()
+func (u *unit) detail(exit Exit) string {
+	text := exit.process().String()
 	if exit.Signal != 0 {
-		text = j.name + " was " + text
+		text = u.plan.Name + " was " + text
 	}
-	if j.stderr == nil {
+	if !u.plan.Separate {
 		return text
 	}
-	if last := tail(j.stderr, 3, 400); last != "" {
+	f, err := os.Open(u.file(stderrFile))
+	if err != nil {
+		return text
+	}
+	defer f.Close()
+	if last := tail(f, 3, 400); last != "" {
 		text += ": " + last
 	}
 	return text

@@ -2,6 +2,7 @@ package worktypes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/journal"
 	"github.com/ranvier-mesh/ranvier/worktypes/content"
 )
 
@@ -31,13 +33,28 @@ type Options struct {
 	// need not be sent again; 0: package content's default, less than 0: none,
 	// and no unit has a tree.
 	ContentLimit int64
+	// Keeper starts the jobs; nil: they are children of this process and end
+	// with it. The Manager closes it.
+	Keeper Keeper
+	// Agent does units with a Spec.Node; nil: there are none.
+	Agent Agent
+	// Limits is how many jobs of a type run at once; 0 or none: any number.
+	Limits map[string]int
+	// Retention says which units are released without being asked.
+	Retention Retention
 }
 
 // Manager owns a data directory and does the jobs in it. Its methods may be
 // called by any goroutine. Open starts it; nothing has to be run; Close ends
 // it, after the callers that submit and before the process exits.
 type Manager struct {
+	dir      string
 	store    store
+	storeID  string
+	journal  *journal.Journal
+	keeper   Keeper
+	agent    Agent
+	keep     Retention
 	types    *Registry
 	log      *slog.Logger
 	grace    time.Duration
@@ -46,20 +63,27 @@ type Manager struct {
 	follower *follower
 	content  *content.Store // nil: units have no trees
 
-	closing chan struct{} // closed when Close begins: end the jobs
+	ctx     context.Context // ends with closing; for errands
+	cancel  context.CancelFunc
+	closing chan struct{} // closed when Close begins: end the jobs that do not outlive it
+	leaving chan struct{} // closed when Close begins: let go of those that do
 	hurry   chan struct{} // closed when Close has no more time: kill them
 	closed  chan struct{} // closed when no job runs any more
 	jobs    sync.WaitGroup
 
 	mu    sync.Mutex // guards what is below; never held over I/O
 	units map[string]*unit
+	tombs map[string]struct{} // released ids
+	queue *queue
+	sweep *time.Timer // the next look at what is kept too long
 	shut  bool
 }
 
 // Open takes a data directory, makes it where it is missing, and reads the
 // units in it. A unit that cannot be read is there as Failed with a Detail that
 // begins with DAMAGED; the others work. A unit that ran when the last process
-// ended is Failed with a Detail that begins with LOST.
+// ended goes on; where nobody can know what became of it, it is Failed with a
+// Detail that begins with LOST.
 //
 // The error wraps ErrInUse when another process uses the directory.
 func Open(dir string, types *Registry, opt Options) (*Manager, error) {
@@ -68,16 +92,12 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		types:   types,
-		log:     opt.Log,
-		grace:   opt.Grace,
-		now:     opt.Now,
-		lock:    lock,
-		closing: make(chan struct{}),
-		hurry:   make(chan struct{}),
-		closed:  make(chan struct{}),
-		units:   map[string]*unit{},
+		dir: dir, types: types, log: opt.Log, grace: opt.Grace, now: opt.Now, lock: lock,
+		keeper: opt.Keeper, agent: opt.Agent, keep: opt.Retention,
+		closing: make(chan struct{}), leaving: make(chan struct{}), hurry: make(chan struct{}), closed: make(chan struct{}),
+		units: map[string]*unit{}, tombs: map[string]struct{}{}, queue: newQueue(opt.Limits),
 	}
+	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
 	}
@@ -87,39 +107,49 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
+	if m.keeper == nil {
+		m.keeper = inProcess{}
+	}
 	m.follower = newFollower(m.log)
-	if m.store, err = openStore(dir); err == nil {
-		err = m.openContent(opt)
-	}
-	if err == nil {
-		err = m.recover()
-	}
-	if err != nil {
+	if err := m.open(opt); err != nil {
+		m.cancel()
+		if m.journal != nil {
+			m.journal.Close()
+		}
 		_ = unlockDir(lock)
 		return nil, err
 	}
 	return m, nil
 }
 
-// recover reads the units of an earlier process.
-func (m *Manager) recover() error {
-	ids, strangers, err := m.store.ids()
+func (m *Manager) open(opt Options) (err error) {
+	if m.store, err = openStore(m.dir); err != nil {
+		return err
+	}
+	if err := m.openContent(opt); err != nil {
+		return err
+	}
+	m.keepReserve()
+	damaged, err := m.openJournal(m.dir)
 	if err != nil {
 		return err
 	}
-	if len(strangers) > 0 {
-		m.log.Warn("left alone what is no work unit", "dir", m.store.units, "names", strangers)
+	if err := m.recover(damaged); err != nil {
+		return err
 	}
-	for _, id := range ids {
-		m.units[id] = m.recoverUnit(id)
-	}
+	m.startSweep()
 	return nil
 }
 
-// Close ends the Manager: no unit is started any more, running jobs are
-// interrupted, have their grace until ctx is over, and are then killed and
-// Failed. It returns when nothing of them is left, and lets go of the directory.
-// Results and Watch of units that never started end too.
+// Store is the incarnation of the data directory: another one than before means
+// that the node was set up anew and knows nothing of what it did.
+func (m *Manager) Store() string { return m.storeID }
+
+// Close ends the Manager: no unit is started any more. Running jobs go on, and
+// the next Manager of the directory takes them up, where the Keeper outlives
+// this process; else they are interrupted, have their grace until ctx is over,
+// and are then killed and Failed. It returns when nothing of them is left, and
+// lets go of the directory. Results and Watch of units that have not ended end too.
 func (m *Manager) Close(ctx context.Context) error {
 	m.mu.Lock()
 	if m.shut {
@@ -128,27 +158,32 @@ func (m *Manager) Close(ctx context.Context) error {
 		return nil
 	}
 	m.shut = true
+	m.sweep.Stop()
 	m.mu.Unlock()
 	close(m.closing)
+	m.cancel()
+	if m.keeper.Outlives() {
+		close(m.leaving)
+	}
 	stop := context.AfterFunc(ctx, func() { close(m.hurry) })
 	m.jobs.Wait()
 	stop()
 	close(m.closed)
 	for _, u := range m.all() {
-		u.closeSubscribers()
+		u.letGo()
 	}
 	m.follower.close()
-	return unlockDir(m.lock)
+	return errors.Join(m.keeper.Close(), m.journal.Close(), unlockDir(m.lock))
 }
 
 // Types returns the names of the work types, sorted.
 func (m *Manager) Types() []string { return m.types.Names() }
 
-// Submit makes a unit, Pending and on disk when it returns. The same spec again
+// Submit makes a unit, Pending; it is durable with its start. The same spec again
 // gives the same unit, whatever state it is in by now, so that a submit may be
 // repeated when its answer was lost. Errors wrap ErrBadSpec, ErrUnknownType,
-// ErrForbiddenParams, ErrConflict (the id stands for another spec or owner) or
-// ErrClosed.
+// ErrForbiddenParams, ErrConflict (the id stands for another spec or owner),
+// ErrReleased or ErrClosed.
 func (m *Manager) Submit(spec Spec) (Status, error) {
 	if spec.Job == "" {
 		spec.Job = spec.ID
@@ -156,11 +191,7 @@ func (m *Manager) Submit(spec Spec) (Status, error) {
 	if err := spec.Validate(); err != nil {
 		return Status{}, err
 	}
-	t, err := m.types.Lookup(spec.Type)
-	if err != nil {
-		return Status{}, err
-	}
-	if _, err := t.Plan(spec, m.scratch(spec.ID)); err != nil {
+	if err := m.check(spec); err != nil {
 		return Status{}, fmt.Errorf("unit %s: %w", spec.ID, err)
 	}
 	m.mu.Lock()
@@ -169,11 +200,31 @@ func (m *Manager) Submit(spec Spec) (Status, error) {
 		return Status{}, ErrClosed
 	}
 	u := m.units[spec.ID]
-	if u == nil {
-		return m.create(spec) // unlocks
+	if u != nil {
+		m.mu.Unlock()
+		return u.again(spec)
 	}
-	m.mu.Unlock()
-	return u.again(spec)
+	if _, ok := m.tombs[spec.ID]; ok {
+		m.mu.Unlock()
+		return Status{}, fmt.Errorf("%w: %s", ErrReleased, spec.ID)
+	}
+	return m.create(spec) // unlocks
+}
+
+// check says whether this node, or its Agent, could do a job.
+func (m *Manager) check(spec Spec) error {
+	if spec.Node != "" {
+		if m.agent == nil {
+			return fmt.Errorf("%w: this node sends no work to others (node %s)", ErrBadSpec, spec.Node)
+		}
+		return m.agent.Check(spec)
+	}
+	t, err := m.types.Lookup(spec.Type)
+	if err != nil {
+		return err
+	}
+	_, err = t.Plan(spec, m.scratch(spec.ID))
+	return err
 }
 
 // create makes a new unit. It is called with m.mu held and releases it: whoever
@@ -184,11 +235,15 @@ func (m *Manager) create(spec Spec) (Status, error) {
 	defer u.op.Unlock()
 	m.units[spec.ID] = u
 	m.mu.Unlock()
-	if err := m.store.create(specRecord{Spec: spec, Created: u.status.Created}); err != nil {
+	if err := m.store.create(spec.ID); err != nil {
 		u.gone = err
-		m.forget(spec.ID)
+		m.mu.Lock()
+		delete(m.units, spec.ID) // it may be tried again
+		m.mu.Unlock()
 		return Status{}, err
 	}
+	m.journal.Later(journal.Change{Bucket: unitsBucket, Key: spec.ID, Value: u.record(u.state()).encode()})
+	m.arm(u)
 	u.log.Info("work unit accepted", "type", spec.Type, "owner", spec.Owner)
 	return u.Status(), nil
 }
@@ -209,7 +264,8 @@ func (m *Manager) Payload(id string) (*Payload, error) {
 // was started before or has ended (so that a repeated start is seen for what it
 // is), ErrBusy while its payload is being written, or ErrClosed. Any other error
 // means that its tree could not be built or its process not be started; the unit
-// is Failed then. It returns when the process runs: a large tree takes a while.
+// is Failed then. It returns when the process runs, or waits for its turn: a large
+// tree takes a while.
 func (m *Manager) Start(id string) error {
 	u, err := m.unit(id)
 	if err != nil {
@@ -222,16 +278,82 @@ func (m *Manager) Start(id string) error {
 	}
 	m.jobs.Add(1)
 	m.mu.Unlock()
-	job, err := u.buildAndStart()
-	if err != nil {
+	task, err := u.buildAndStart()
+	m.supervise(u, task)
+	return err
+}
+
+// supervise ends a m.jobs.Add: at once, or when the job that was started has
+// ended.
+func (m *Manager) supervise(u *unit, task Task) {
+	if task == nil {
 		m.jobs.Done()
-		return err
+		return
 	}
 	go func() {
 		defer m.jobs.Done()
-		u.supervise(job)
+		u.supervise(task)
 	}()
-	return nil
+}
+
+// startNext gives a job's place to the next one of its type.
+func (m *Manager) startNext(kind string) {
+	m.mu.Lock()
+	m.queue.done(kind)
+	m.mu.Unlock()
+	m.startWaiting(kind)
+}
+
+// startWaiting starts the jobs of a type for which there is room now.
+func (m *Manager) startWaiting(kind string) {
+	for {
+		m.mu.Lock()
+		var u *unit
+		if !m.shut {
+			u = m.queue.next(kind)
+		}
+		if u == nil {
+			m.mu.Unlock()
+			return
+		}
+		m.jobs.Add(1)
+		m.mu.Unlock()
+		go m.startQueued(u)
+	}
+}
+
+// startQueued is the goroutine that starts a unit that has waited for its turn.
+func (m *Manager) startQueued(u *unit) {
+	built := u.rebuild() == nil // the unit's end tells of an error
+	u.op.Lock()
+	var task Task
+	if built && u.gone == nil && u.state().State == Pending {
+		task, _ = u.begin() // the unit's end tells of an error
+		u.op.Unlock()
+	} else {
+		u.op.Unlock()
+		m.startNext(u.spec.Type)
+	}
+	m.supervise(u, task)
+}
+
+// send gives a sealed unit to the Agent. It is called with u.op held, or before
+// anybody knows the unit.
+func (m *Manager) send(u *unit) {
+	var ctx context.Context
+	ctx, u.stop = context.WithCancel(m.ctx)
+	m.jobs.Add(1)
+	go func() {
+		defer m.jobs.Done()
+		m.agent.Do(ctx, &Errand{u})
+	}()
+}
+
+// arm sets the clock of a unit whose start is bounded.
+func (m *Manager) arm(u *unit) {
+	if !u.spec.Expires.IsZero() {
+		u.expiry = time.AfterFunc(u.spec.Expires.Sub(m.now()), u.expire)
+	}
 }
 
 // Status tells of one unit. The error wraps ErrUnknownUnit.
@@ -298,6 +420,9 @@ func (m *Manager) Release(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if u.spec.Node != "" {
+		return u.release() // the Agent tells the other node
+	}
 	if err := u.requestCancel(); err != nil {
 		return err
 	}
@@ -329,6 +454,7 @@ func (m *Manager) forget(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.units, id)
+	m.tombs[id] = struct{}{}
 }
 
 func (m *Manager) all() []*unit {

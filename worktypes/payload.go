@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash"
 	"os"
+	"time"
 )
 
 // Payload writes a unit's standard input. It belongs to one goroutine. It ends in
@@ -19,6 +20,7 @@ type Payload struct {
 	size int64
 	done bool
 	tree *treeUpload // nil: none was announced
+	park *time.Timer // nil unless parked; guarded by u.op
 }
 
 // errPayloadDone is use of a payload that has ended.
@@ -27,6 +29,10 @@ var errPayloadDone = errors.New("the payload has ended")
 func (u *unit) openPayload() (*Payload, error) {
 	u.op.Lock()
 	defer u.op.Unlock()
+	if p := u.payload; p != nil && p.park != nil && p.park.Stop() {
+		p.park = nil
+		return p, nil
+	}
 	if err := u.checkPending(); err != nil {
 		return nil, err
 	}
@@ -46,6 +52,9 @@ func (u *unit) checkPending() error {
 	}
 	if st := u.state().State; st != Pending {
 		return fmt.Errorf("%w: %s is %s", ErrNotPending, u.spec.ID, st)
+	}
+	if u.sealed {
+		return fmt.Errorf("%w: %s waits for its turn", ErrNotPending, u.spec.ID)
 	}
 	if u.payload != nil {
 		return fmt.Errorf("%w: the payload of unit %s is being written", ErrBusy, u.spec.ID)
@@ -84,7 +93,7 @@ func (p *Payload) Size() int64 { return p.size }
 // Sum is the SHA-256 of what was written.
 func (p *Payload) Sum() [sha256.Size]byte { return [sha256.Size]byte(p.hash.Sum(nil)) }
 
-// Commit ends the payload as complete, on disk when it returns. size and sum are
+// Commit ends the payload as complete. It is durable with the unit's start. size and sum are
 // what its submitter says that it sent; when they are not what was written, the
 // unit is Failed and the error wraps ErrBadPayload. A caller that has no such
 // word, only an end that it trusts, passes Size and Sum.
@@ -107,9 +116,6 @@ func (p *Payload) commit(size int64, sum [sha256.Size]byte) error {
 	if sum != p.Sum() {
 		return fmt.Errorf("%w: unit %s: %d bytes came, with another SHA-256", ErrBadPayload, id, p.size)
 	}
-	if err := p.f.Sync(); err != nil {
-		return fmt.Errorf("unit %s: payload: %w", id, err)
-	}
 	if err := p.tree.complete(); err != nil {
 		return fmt.Errorf("unit %s: %w", id, err)
 	}
@@ -118,15 +124,29 @@ func (p *Payload) commit(size int64, sum [sha256.Size]byte) error {
 	if p.u.state().State != Pending {
 		return p.over()
 	}
-	// The directory is synced with the status that Running writes.
 	if err := p.commitTree(); err != nil {
 		return fmt.Errorf("unit %s: tree: %w", id, err)
 	}
 	if err := os.Rename(p.u.file(stdinPartFile), p.u.file(stdinFile)); err != nil {
 		return fmt.Errorf("unit %s: payload: %w", id, err)
 	}
+	p.u.mu.Lock()
+	p.u.payloadRef = &PayloadRef{size, sum}
+	p.u.mu.Unlock()
 	p.finish()
 	return nil
+}
+
+// Park keeps what has come of the payload for a while, so that a submitter whose
+// connection broke can go on from Size: the next Manager.Payload returns p again.
+// After that time it is Close. After Commit or Abort it does nothing.
+func (p *Payload) Park(d time.Duration) {
+	p.u.op.Lock()
+	defer p.u.op.Unlock()
+	if p.done || p.u.state().State != Pending || p.u.gone != nil {
+		return
+	}
+	p.park = time.AfterFunc(d, func() { p.Close() })
 }
 
 // Abort ends the payload as incomplete: the unit is Failed with the reason as
@@ -153,6 +173,9 @@ func (p *Payload) Close() error {
 // finish is called with u.op held.
 func (p *Payload) finish() {
 	p.done = true
+	if p.park != nil {
+		p.park.Stop()
+	}
 	p.f.Close()
 	p.tree.close()
 	p.u.payload = nil
@@ -161,3 +184,6 @@ func (p *Payload) finish() {
 func (p *Payload) over() error {
 	return fmt.Errorf("%w: unit %s is %s", ErrNotPending, p.u.spec.ID, p.u.state().State)
 }
+
+// emptyPayload is what a unit without a payload reads.
+func emptyPayload() *PayloadRef { return &PayloadRef{0, sha256.Sum256(nil)} }

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 )
@@ -26,6 +28,34 @@ type Spec struct {
 	// Job is the id of the job in log lines on every node that it touches;
 	// empty is ID.
 	Job string
+	// Node is the node that shall do the job; empty is this one. See Agent.
+	Node string `json:",omitempty"`
+	// Expires is when the job is not started any more; zero: never. It bounds the
+	// start, not the job.
+	Expires time.Time `json:",omitzero"`
+	// Grants are identities beside Owner that may see and end the unit.
+	Grants []string `json:",omitempty"`
+}
+
+// Base is the identity that owns what an identity submits: a client's id owns
+// "<id>" and "<id>/*", so that each of its runs, a node of its own, can take
+// up what another one left.
+func Base(identity string) string {
+	base, _, _ := strings.Cut(identity, "/")
+	return base
+}
+
+// Allows reports whether an identity may see and end the unit.
+func (s Spec) Allows(identity string) bool {
+	if Base(identity) == Base(s.Owner) {
+		return true
+	}
+	for _, g := range s.Grants {
+		if g == identity || g == Base(identity) {
+			return true
+		}
+	}
+	return false
 }
 
 // NewID returns a fresh unit id, a ULID.
@@ -63,5 +93,5 @@ func (s Spec) Validate() error {
 // equal reports whether a repeated submit asks for the same. Job is left out:
 // it is a label.
 func (s Spec) equal(o Spec) bool {
-	return s.ID == o.ID && s.Type == o.Type && s.Owner == o.Owner && maps.Equal(s.Params, o.Params)
+	return s.ID == o.ID && s.Type == o.Type && Base(s.Owner) == Base(o.Owner) && s.Node == o.Node && maps.Equal(s.Params, o.Params)
 }

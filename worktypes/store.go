@@ -1,7 +1,6 @@
 package worktypes
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,15 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// The files of a unit, in <data dir>/units/<id>/ (docs/work.md section 2).
+// The files of a unit, in <data dir>/units/<id>/ (docs/work.md section 2). Those
+// of its keeper are in keep.go.
 const (
-	specFile      = "spec.json"
-	statusFile    = "status.json"
 	stdinFile     = "stdin"
 	stdinPartFile = "stdin.part" // a payload that was not committed
 	stdoutFile    = "stdout"
@@ -33,12 +30,6 @@ const (
 	newPrefix     = ".new-"
 	releasePrefix = ".released-"
 )
-
-// specRecord is spec.json.
-type specRecord struct {
-	Spec
-	Created time.Time
-}
 
 // store is the directory of units. It has no state of its own.
 type store struct {
@@ -112,54 +103,34 @@ func (s store) ids() (ids, strangers []string, err error) {
 	return ids, strangers, nil
 }
 
-// create makes a unit's directory with its spec, durably: it is there whole or
-// not at all.
-func (s store) create(rec specRecord) error {
-	tmp := s.path(newPrefix + rec.ID)
-	if err := s.fill(tmp, rec); err != nil {
+// create makes a unit's directory: it is there whole or not at all. It is not
+// durable before sync.
+func (s store) create(id string) error {
+	tmp := s.path(newPrefix + id)
+	err := os.Mkdir(tmp, 0o700)
+	if err == nil {
+		var f *os.File
+		f, err = os.OpenFile(filepath.Join(tmp, stdoutFile), os.O_CREATE|os.O_EXCL, 0o600)
+		CloseFiles(f)
+	}
+	if err == nil {
+		err = os.Rename(tmp, s.path(id))
+	}
+	if err != nil {
 		_ = os.RemoveAll(tmp)
-		return fmt.Errorf("make unit %s: %w", rec.ID, err)
+		return fmt.Errorf("make unit %s: %w", id, err)
 	}
 	return nil
 }
 
-func (s store) fill(tmp string, rec specRecord) error {
-	if err := os.Mkdir(tmp, 0o700); err != nil {
-		return err
+// sync makes a unit's file durable, and the directories that lead to it.
+func (s store) sync(id, name string) error {
+	for _, path := range []string{filepath.Join(s.path(id), name), s.path(id), s.units} {
+		if err := syncFile(path); err != nil {
+			return err
+		}
 	}
-	f, err := os.OpenFile(filepath.Join(tmp, stdoutFile), os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	if err := writeJSON(tmp, specFile, rec); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, s.path(rec.ID)); err != nil {
-		return err
-	}
-	return syncDir(s.units)
-}
-
-// load reads a unit back. A unit without a status was not started.
-func (s store) load(id string) (specRecord, *Status, error) {
-	var rec specRecord
-	if err := readJSON(s.path(id), specFile, &rec); err != nil {
-		return rec, nil, err
-	}
-	if rec.ID != id || rec.Type == "" {
-		return rec, nil, fmt.Errorf("%s: it is the spec of %.64q, type %.64q", specFile, rec.ID, rec.Type)
-	}
-	var st Status
-	switch err := readJSON(s.path(id), statusFile, &st); {
-	case errors.Is(err, fs.ErrNotExist):
-		return rec, nil, nil
-	case err != nil:
-		return rec, nil, err
-	case st.ID != id:
-		return rec, nil, fmt.Errorf("%s: it is the status of %.64q", statusFile, st.ID)
-	}
-	return rec, &st, nil
+	return nil
 }
 
 // hide takes a unit out of sight, all at once.
@@ -175,70 +146,6 @@ func (s store) hide(id string) error {
 func (s store) purge(id string) error {
 	if err := os.RemoveAll(s.path(releasePrefix + id)); err != nil {
 		return fmt.Errorf("release unit %s: %w", id, err)
-	}
-	return nil
-}
-
-// writeJSON writes a file so that a reader, also one after a crash, sees the
-// old content or the new, never a part.
-func writeJSON(dir, name string, v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", name, err)
-	}
-	path := filepath.Join(dir, name)
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		_ = os.Remove(tmp)
-		return err
-	}
-	return syncDir(dir)
-}
-
-// readJSON reads what writeJSON wrote.
-func readJSON(dir, name string, v any) error {
-	f, err := os.Open(filepath.Join(dir, name))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	const max = 4 * MaxSpecSize // more is not ours
-	b, err := io.ReadAll(io.LimitReader(f, max+1))
-	if err != nil {
-		return err
-	}
-	if len(b) > max {
-		return fmt.Errorf("%s: more than %d bytes", name, max)
-	}
-	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("%s: %w", name, err)
-	}
-	return nil
-}
-
-// syncDir makes a directory's entries durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, err)
 	}
 	return nil
 }

@@ -227,25 +227,26 @@ func (u *unit) openTree() (_ *os.File, owner content.Owner, err error) {
 }
 
 // buildAndStart is start with the unit's tree in place.
-func (u *unit) buildAndStart() (*job, error) {
+func (u *unit) buildAndStart() (Task, error) {
 	u.building.Lock()
 	defer u.building.Unlock()
-	if err := u.build(); err != nil {
+	if err := u.build(u.checkPending); err != nil {
 		return nil, err
 	}
 	return u.start()
 }
 
 // build makes the tree of a Pending unit that has one. It runs without u.op: a
-// large tree takes seconds, in which the unit can be canceled.
-func (u *unit) build() error {
+// large tree takes seconds, in which the unit can be canceled. check is called
+// with u.op held and says whether there is still a use for it.
+func (u *unit) build(check func() error) error {
 	u.op.Lock()
-	err, lease := u.checkPending(), u.lease
+	err, lease := check(), u.lease
 	u.op.Unlock()
 	if err != nil {
 		return err
 	}
-	if _, err := os.Lstat(u.file(treeFile)); lease == nil && errors.Is(err, os.ErrNotExist) {
+	if lease == nil && !u.hasTree() {
 		return nil
 	}
 	err = u.buildFrom(lease)
@@ -255,7 +256,7 @@ func (u *unit) build() error {
 	u.removeFile(scratchDir)
 	u.op.Lock()
 	defer u.op.Unlock()
-	if perr := u.checkPending(); perr != nil {
+	if perr := check(); perr != nil {
 		return perr
 	}
 	if errors.Is(err, ErrClosed) {
@@ -264,6 +265,28 @@ func (u *unit) build() error {
 	err = fmt.Errorf("unit %s could not be started: its tree: %w", u.spec.ID, err)
 	_ = u.end(func(s *Status) { s.State, s.Detail = Failed, err.Error() })
 	return err
+}
+
+// rebuild builds the tree of a unit that has waited for its turn, if a restart
+// has taken it away.
+func (u *unit) rebuild() error {
+	u.building.Lock()
+	defer u.building.Unlock()
+	if _, err := os.Stat(u.file(scratchDir)); err == nil || !u.hasTree() {
+		return nil
+	}
+	return u.build(func() error {
+		if u.gone == nil && u.state().State != Pending {
+			return ErrNotPending
+		}
+		return u.gone
+	})
+}
+
+// hasTree reports whether a tree was submitted with the unit.
+func (u *unit) hasTree() bool {
+	_, err := os.Lstat(u.file(treeFile))
+	return err == nil
 }
 
 func (u *unit) buildFrom(lease *content.Lease) error {

@@ -2,6 +2,7 @@ package worktypes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/journal"
 	"github.com/ranvier-mesh/ranvier/worktypes/content"
 )
 
@@ -21,15 +23,17 @@ type unit struct {
 	log  *slog.Logger
 
 	ended  chan struct{} // closed with the terminal state
-	cancel chan struct{} // closed by the first cancel of a running job
+	cancel chan struct{} // closed by the first cancel of a job that has begun
 
 	// op is held through a change of state, its writes to disk included, so
 	// that one comes after the other. It is taken before mu.
 	op       sync.Mutex
 	payload  *Payload       // being written
 	canceled bool           // cancel is closed
-	gone     error          // the unit could not be made, or was released
 	lease    *content.Lease // on the pieces of the unit's tree; nil: it has none
+	expiry   *time.Timer
+	stop     context.CancelFunc // ends the errand; nil unless the Agent has it
+	gone     error              // the unit could not be made, or was released
 
 	// building is held while the scratch directory is filled for a start. It
 	// is taken before op.
@@ -37,6 +41,11 @@ type unit struct {
 
 	mu          sync.Mutex // guards what is below; never held over I/O
 	status      Status
+	payloadRef  *PayloadRef
+	sealed      bool
+	boot        string
+	plan        planRecord
+	remote      Remote
 	subscribers map[chan Status]struct{}
 }
 
@@ -56,42 +65,14 @@ func (m *Manager) newUnit(spec Spec, created time.Time) *unit {
 	}
 }
 
-// recoverUnit reads one unit of an earlier process. A unit that nobody had
-// started stays Pending: its submitter may submit it again.
-func (m *Manager) recoverUnit(id string) *unit {
-	rec, st, err := m.store.load(id)
-	if err != nil {
-		u := m.newUnit(Spec{ID: id, Job: id}, time.Time{})
-		u.log.Error("work unit is damaged", "dir", u.dir, "error", err)
-		u.status.State, u.status.Detail = Failed, "DAMAGED: "+err.Error()
-		u.status.StdoutSize = u.stdoutSize()
-		close(u.ended)
-		return u
+// record is the unit for the journal, with its next status.
+func (u *unit) record(next Status) record {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return record{
+		Spec: u.spec, Status: next, Payload: u.payloadRef, Sealed: u.sealed, Cancel: u.canceled,
+		Boot: u.boot, Plan: u.plan, Remote: u.remote,
 	}
-	u := m.newUnit(rec.Spec, rec.Created)
-	if st != nil {
-		u.status = *st
-	}
-	u.removeFile(stdinPartFile)
-	u.removeFile(treePartFile)
-	switch {
-	case u.status.State == Pending:
-		u.removeFile(scratchDir) // its tree was being built
-		u.reopenTree()
-	case u.status.State.Terminal():
-		close(u.ended)
-	case u.status.State == Running:
-		// Only who started the job can tell its end. Its scratch directory is
-		// left: the job may still be there and use it.
-		u.removeFile(stdinFile)
-		u.log.Warn("work unit is lost: the node ended while its job ran")
-		_ = u.end(func(s *Status) {
-			s.State = Failed
-			s.Detail = "LOST: the node ended while the job ran; how the job ended is not known"
-			s.StdoutSize = u.stdoutSize()
-		})
-	}
-	return u
 }
 
 // Status is the unit's status now.
@@ -141,19 +122,26 @@ func (u *unit) again(spec Spec) (Status, error) {
 	return u.Status(), nil
 }
 
-// transition changes the status: first on disk, then for all who ask. It is the
-// only way a state changes, and called with u.op held. A terminal state holds
-// even when the disk refuses it: the job has ended, whoever waits must know.
-func (u *unit) transition(change func(*Status)) error {
+// transition changes the status: first on disk, together with what more is to
+// be written, then for all who ask. It is the only way a state changes, and
+// called with u.op held. A terminal state holds even when the disk refuses it:
+// the job has ended, whoever waits must know.
+func (u *unit) transition(change func(*Status), more ...journal.Change) error {
 	next := u.state()
 	change(&next)
-	err := writeJSON(u.dir, statusFile, next)
+	err := u.m.journal.Put(append(more, journal.Change{Bucket: unitsBucket, Key: u.spec.ID, Value: u.record(next).encode()})...)
 	if err != nil && !next.State.Terminal() {
 		return err
 	}
 	if err != nil {
 		u.log.Error("cannot write the end of a work unit", "state", next.State, "detail", next.Detail, "error", err)
 	}
+	u.publish(next)
+	return err
+}
+
+// publish tells a status that is on disk, or need not be.
+func (u *unit) publish(next Status) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.status = next
@@ -167,19 +155,81 @@ func (u *unit) transition(change func(*Status)) error {
 		close(u.ended)
 		u.log.Info("work unit ended", "state", next.State, "detail", next.Detail, "stdout", next.StdoutSize)
 	}
-	return err
 }
 
 // end is a transition to a terminal state, called with u.op held (or before
 // anybody knows the unit).
-func (u *unit) end(change func(*Status)) error {
+func (u *unit) end(change func(*Status), more ...journal.Change) error {
 	u.removeFile(stdinFile)
 	u.removeFile(stdinPartFile)
 	u.dropTree()
+	if u.expiry != nil {
+		u.expiry.Stop()
+	}
+	if u.sealed {
+		more = append(more, journal.Change{Bucket: stdinBucket, Key: u.spec.ID})
+	}
 	return u.transition(func(s *Status) {
 		s.Finished = u.m.now()
 		change(s)
-	})
+	}, more...)
+}
+
+// keepOutput makes the output durable: a small one goes into the journal with
+// the unit's end, a large one is synced before it. Its errors are the log's: the
+// job has ended, whatever the disk says.
+func (u *unit) keepOutput(size int64) []journal.Change {
+	if size == 0 {
+		return nil
+	}
+	var err error
+	if size <= inlineMax {
+		var b []byte
+		if b, err = os.ReadFile(u.file(stdoutFile)); err == nil {
+			return []journal.Change{{Bucket: stdoutBucket, Key: u.spec.ID, Value: b[:min(size, int64(len(b)))]}}
+		}
+	} else {
+		err = u.m.store.sync(u.spec.ID, stdoutFile)
+	}
+	if err != nil {
+		u.log.Error("the output of a work unit may be incomplete on disk", "error", err)
+	}
+	return nil
+}
+
+// expire ends a unit that was not started in its time.
+func (u *unit) expire() {
+	u.op.Lock()
+	defer u.op.Unlock()
+	if u.gone != nil || u.state().State != Pending || u.remoteState().Taken {
+		return
+	}
+	var more []journal.Change
+	o := Owed{u.spec.ID, u.spec.Node}
+	sent := u.remoteState().Store != ""
+	if sent {
+		more = append(more, owe(o))
+	}
+	_ = u.end(func(s *Status) {
+		s.State, s.Detail = Failed, "expired: it was not started before "+u.spec.Expires.UTC().Format(time.RFC3339)
+	}, more...)
+	u.stopErrand()
+	if sent {
+		u.m.agent.Owes(o)
+	}
+}
+
+func (u *unit) remoteState() Remote {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.remote
+}
+
+// stopErrand is called with u.op held.
+func (u *unit) stopErrand() {
+	if u.stop != nil {
+		u.stop()
+	}
 }
 
 // requestCancel takes a cancel.
@@ -189,20 +239,21 @@ func (u *unit) requestCancel() error {
 	if u.gone != nil {
 		return u.gone
 	}
-	switch u.state().State {
-	case Pending:
+	switch st := u.state().State; {
+	case st == Pending && u.stop == nil:
 		_ = u.end(func(s *Status) { s.State, s.Detail = Canceled, "Canceled" })
-	case Running:
-		if !u.canceled {
-			u.canceled = true
-			u.log.Info("work unit is being canceled")
-			close(u.cancel)
-		}
+	case !st.Terminal() && !u.canceled:
+		u.mu.Lock()
+		u.canceled = true
+		u.mu.Unlock()
+		u.log.Info("work unit is being canceled")
+		u.m.journal.Later(journal.Change{Bucket: unitsBucket, Key: u.spec.ID, Value: u.record(u.state()).encode()})
+		close(u.cancel)
 	}
 	return nil
 }
 
-// release removes the unit, which has ended.
+// release removes the unit, which has ended or is an errand.
 func (u *unit) release() error {
 	u.building.Lock() // it ends soon, as the unit has ended
 	defer u.building.Unlock()
@@ -211,13 +262,26 @@ func (u *unit) release() error {
 	if u.gone != nil {
 		return u.gone
 	}
-	if err := u.m.store.hide(u.spec.ID); err != nil {
-		return err
+	id := u.spec.ID
+	changes := append(removeUnit(id), bury(id, u.m.now()))
+	o := Owed{id, u.spec.Node}
+	owed := !u.state().State.Terminal() && u.remoteState().Store != ""
+	if owed {
+		changes = append(changes, owe(o))
 	}
-	u.gone = fmt.Errorf("%w: %s was released", ErrUnknownUnit, u.spec.ID)
-	u.m.forget(u.spec.ID)
+	if err := u.m.journal.Put(changes...); err != nil {
+		return fmt.Errorf("release unit %s: %w", id, err)
+	}
+	u.gone = fmt.Errorf("%w: %s was released", ErrUnknownUnit, id)
+	u.stopErrand()
+	u.m.forget(id)
 	u.log.Info("work unit released")
-	return u.m.store.purge(u.spec.ID)
+	if owed {
+		u.closeSubscribers()
+		u.m.agent.Owes(o)
+	}
+	u.m.keepReserve()
+	return errors.Join(u.m.store.hide(id), u.m.store.purge(id))
 }
 
 // subscribe is Watch.
@@ -258,6 +322,20 @@ func (u *unit) dropLocked(ch chan Status) {
 		delete(u.subscribers, ch)
 		close(ch)
 	}
+}
+
+// letGo ends what the unit has going in a Manager that is closed.
+func (u *unit) letGo() {
+	u.op.Lock()
+	if u.expiry != nil {
+		u.expiry.Stop()
+	}
+	if p := u.payload; p != nil && p.park != nil {
+		p.park.Stop()
+		p.f.Close()
+	}
+	u.op.Unlock()
+	u.closeSubscribers()
 }
 
 // closeSubscribers ends all watches for good.

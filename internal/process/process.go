@@ -36,6 +36,8 @@ type Spec struct {
 	Argv []string
 	// Env is added to the environment of this process; later entries win.
 	Env []string
+	// WholeEnv makes Env all of the child's environment but for the mark.
+	WholeEnv bool
 	// Dir is the working directory; empty is that of this process.
 	Dir string
 	// Mark is unique to the job: every process that carries it belongs to the
@@ -91,7 +93,10 @@ func Start(spec Spec) (*Process, error) {
 		return nil, errors.New("start a process: no program or no mark given")
 	}
 	cmd := exec.Command(spec.Argv[0], spec.Argv[1:]...)
-	cmd.Env = append(append(os.Environ(), spec.Env...), MarkName+"="+spec.Mark)
+	if !spec.WholeEnv {
+		cmd.Env = os.Environ()
+	}
+	cmd.Env = append(append(cmd.Env, spec.Env...), MarkName+"="+spec.Mark)
 	cmd.Dir = spec.Dir
 	// Only files are handed over, and only when they are set: a nil *os.File
 	// in an interface would not be nil, and any other reader or writer would

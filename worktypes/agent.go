@@ -1,0 +1,157 @@
+package worktypes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/ranvier-mesh/ranvier/internal/journal"
+)
+
+// Agent does units with a Spec.Node: it has the job done there, and brings the
+// output here. It may be asked to go on with a unit of an earlier process.
+type Agent interface {
+	// Check says whether the spec could be done at all; its errors are those of
+	// Manager.Submit.
+	Check(Spec) error
+	// Do does the errand until it has called Finish, or ctx is over. Then it is
+	// done anew when the Manager is opened the next time.
+	Do(ctx context.Context, e *Errand)
+	// Owes is told of a cancel and release to deliver; Manager.Paid ends it. It
+	// returns at once.
+	Owes(o Owed)
+}
+
+// Remote is what is remembered of a unit that another node does.
+type Remote struct {
+	// Store is the incarnation of the store that the unit was submitted to;
+	// empty: it was not sent yet.
+	Store string `json:",omitempty"`
+	// Taken is set when the other node has started the unit or has it in its
+	// queue.
+	Taken bool `json:",omitempty"`
+}
+
+// Errand is a unit that an Agent does. It belongs to one goroutine.
+type Errand struct{ u *unit }
+
+// Spec is the unit's.
+func (e *Errand) Spec() Spec { return e.u.spec }
+
+// Remote is what was remembered.
+func (e *Errand) Remote() Remote {
+	e.u.mu.Lock()
+	defer e.u.mu.Unlock()
+	return e.u.remote
+}
+
+// Remember stores what is to be remembered, durably with sync, and soon
+// without.
+func (e *Errand) Remember(r Remote, sync bool) error {
+	u := e.u
+	u.op.Lock()
+	defer u.op.Unlock()
+	if u.gone != nil {
+		return u.gone
+	}
+	u.mu.Lock()
+	u.remote = r
+	u.mu.Unlock()
+	change := journal.Change{Bucket: unitsBucket, Key: u.spec.ID, Value: u.record(u.state()).encode()}
+	if !sync {
+		u.m.journal.Later(change)
+		return nil
+	}
+	return u.m.journal.Put(change)
+}
+
+// Payload opens the unit's payload, with what it is. The caller closes it.
+func (e *Errand) Payload() (io.ReadSeekCloser, PayloadRef, error) {
+	u := e.u
+	u.mu.Lock()
+	ref := u.payloadRef
+	u.mu.Unlock()
+	if ref == nil {
+		ref = emptyPayload()
+	}
+	f, err := os.Open(u.file(stdinFile))
+	if err == nil {
+		return f, *ref, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, *ref, err
+	}
+	b, err := u.m.journal.Get(stdinBucket, u.spec.ID)
+	if err != nil {
+		return nil, *ref, fmt.Errorf("payload of unit %s: %w", u.spec.ID, err)
+	}
+	if int64(len(b)) != ref.Size {
+		return nil, *ref, fmt.Errorf("payload of unit %s: it is gone", u.spec.ID)
+	}
+	return nopCloser{bytes.NewReader(b)}, *ref, nil
+}
+
+type nopCloser struct{ *bytes.Reader }
+
+func (nopCloser) Close() error { return nil }
+
+// Output opens the unit's output for what comes next, and tells how much there
+// is. The caller closes it.
+func (e *Errand) Output() (*os.File, int64, error) {
+	f, err := os.OpenFile(e.u.file(stdoutFile), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	fi, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, fi.Size(), nil
+}
+
+// Tell changes what is told of the unit while it has not ended. It is not
+// durable: the other node knows.
+func (e *Errand) Tell(change func(*Status)) {
+	e.u.op.Lock()
+	defer e.u.op.Unlock()
+	next := e.u.state()
+	if next.State.Terminal() || e.u.gone != nil {
+		return
+	}
+	if change(&next); !next.State.Terminal() && next != e.u.state() {
+		e.u.publish(next)
+	}
+}
+
+// Canceled is closed when somebody wants the unit to end.
+func (e *Errand) Canceled() <-chan struct{} { return e.u.cancel }
+
+// Finish ends the unit, with what is in its output now. When the other node still
+// has it, owed says so: it is told to the Agent once the end is in the journal.
+func (e *Errand) Finish(owed bool, change func(*Status)) {
+	u := e.u
+	u.op.Lock()
+	defer u.op.Unlock()
+	if u.gone != nil || u.state().State.Terminal() {
+		return
+	}
+	var more []journal.Change
+	o := Owed{u.spec.ID, u.spec.Node}
+	if owed {
+		more = append(more, owe(o))
+	}
+	size := OutputSize(u.dir)
+	more = append(more, u.keepOutput(size)...)
+	_ = u.end(func(s *Status) {
+		s.StdoutSize = size
+		change(s)
+	}, more...)
+	if owed {
+		u.m.agent.Owes(o)
+	}
+}

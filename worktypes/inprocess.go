@@ -1,0 +1,107 @@
+package worktypes
+
+import (
+	"context"
+	"os"
+
+	"github.com/ranvier-mesh/ranvier/internal/process"
+)
+
+// inProcess is the Keeper of a Manager that has no other: its jobs are children
+// of this process and are ended with it.
+type inProcess struct{}
+
+func (inProcess) Outlives() bool { return false }
+func (inProcess) Close() error   { return nil }
+
+// Start implements Keeper.
+func (inProcess) Start(l Launch) (Task, error) {
+	if err := ClaimStart(l.Dir); err != nil {
+		return nil, err
+	}
+	stdin, stdout, stderr, err := JobFiles(l)
+	if err != nil {
+		return nil, err
+	}
+	defer CloseFiles(stdin, stderr)
+	p, err := process.Start(process.Spec{
+		Argv: l.Argv, Env: l.Env, WholeEnv: true, Dir: l.WorkDir, Mark: l.Unit, Stdin: stdin, Stdout: stdout, Stderr: stderr,
+	})
+	if err != nil {
+		stdout.Close()
+		return nil, err
+	}
+	// For who starts after this process was killed; without it the mark tells.
+	_ = WriteStarted(l.Dir, p.Root(), process.Boot())
+	return &child{p, stdout}, nil
+}
+
+// Find implements Keeper.
+func (inProcess) Find(unit, dir string) Task { return Orphan(unit, dir) }
+
+// child is a job of inProcess.
+type child struct {
+	*process.Process
+	stdout *os.File // for its size, also where its name is gone
+}
+
+func (c *child) Forget() { c.stdout.Close() }
+
+func (c *child) Exit() Exit {
+	e := c.Process.Exit()
+	var size int64
+	if fi, err := c.stdout.Stat(); err == nil {
+		size = fi.Size()
+	}
+	return Exit{Code: e.Code, Signal: int(e.Signal), Size: size}
+}
+
+// Orphan returns a job whose keeper is gone: it goes on, and nobody will know its
+// exit status, unless the keeper has left an exit record. It ends when its first
+// process has.
+func Orphan(unit, dir string) Task {
+	o := &orphan{dir: dir, done: make(chan struct{})}
+	started, _ := ReadStarted(dir)
+	root := started.ID
+	if started.Boot != process.Boot() {
+		root = process.ID{}
+	}
+	if root.Start == 0 { // it was claimed, and the keeper died before it wrote more
+		root, _ = process.FindMarked(unit)
+	}
+	o.Family = process.NewFamily(root, unit)
+	ctx, forget := context.WithCancel(context.Background())
+	o.forget = forget
+	if !root.Alive() {
+		o.end()
+		return o
+	}
+	go func() {
+		if root.Wait(ctx) == nil {
+			o.end()
+		}
+	}()
+	return o
+}
+
+// orphan is a job without a keeper. One goroutine waits for its end.
+type orphan struct {
+	*process.Family
+	dir    string
+	exit   Exit // written before done is closed
+	done   chan struct{}
+	forget context.CancelFunc
+}
+
+func (o *orphan) end() {
+	exit, known := ReadExit(o.dir)
+	if !known {
+		exit = Exit{Code: -1, Size: OutputSize(o.dir), Lost: "who kept the job has ended before it; how the job ended is not known"}
+	}
+	o.exit = exit
+	close(o.done)
+}
+
+func (o *orphan) Done() <-chan struct{} { return o.done }
+func (o *orphan) Exit() Exit            { <-o.done; return o.exit }
+func (o *orphan) Forget()               { o.forget() }

@@ -1,0 +1,206 @@
+package worktypes
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/journal"
+)
+
+// The buckets of the journal. Keys are unit ids, but for those of meta.
+const (
+	unitsBucket  = "units"    // record
+	stdinBucket  = "stdin"    // a small payload of a unit that waits
+	stdoutBucket = "stdout"   // the small output of a unit that has ended
+	tombsBucket  = "released" // tombstone
+	owedBucket   = "owed"     // Owed
+	metaBucket   = "meta"
+)
+
+const (
+	journalFile = "journal"
+	// inlineMax is how large a payload or an output may be to live in the
+	// journal: it then costs no fsync of its own.
+	inlineMax = 16 << 10
+	// tombTime is how long a released id is remembered.
+	tombTime = 30 * 24 * time.Hour
+	// storeKey is the store's incarnation in metaBucket.
+	storeKey = "store"
+)
+
+// record is a unit in the journal.
+type record struct {
+	Spec    Spec
+	Status  Status
+	Payload *PayloadRef `json:",omitempty"` // once it is whole
+	// Sealed is set when the unit may start, and waits for that.
+	Sealed bool `json:",omitempty"`
+	// Cancel is set when a cancel was taken that the end has not answered yet.
+	Cancel bool `json:",omitempty"`
+	// Boot is when its start was decided (process.Boot); Plan is what was.
+	Boot string     `json:",omitempty"`
+	Plan planRecord `json:"Plan,omitzero"`
+	// Remote is what the Agent remembers of a unit with a Spec.Node.
+	Remote Remote `json:",omitzero"`
+}
+
+// planRecord is what is needed of a Plan when its job has begun.
+type planRecord struct {
+	Name     string        `json:",omitempty"`
+	Grace    time.Duration `json:",omitempty"`
+	Separate bool          `json:",omitempty"`
+}
+
+// PayloadRef is the size and the SHA-256 of a payload.
+type PayloadRef struct {
+	Size   int64
+	SHA256 [sha256.Size]byte
+}
+
+// tombstone remembers a released id.
+type tombstone struct {
+	At time.Time
+}
+
+// Owed is a cancel and release that another node must still be told of; its key is
+// the unit's id, the same at both.
+type Owed struct {
+	ID   string `json:"-"`
+	Node string
+}
+
+// openJournal opens the journal. One that cannot be read is put aside, with the
+// time in its name, and a new one made: damaged is the error then.
+func (m *Manager) openJournal(dir string) (damaged, err error) {
+	path := filepath.Join(dir, journalFile)
+	opt := journal.Options{
+		Buckets: []string{unitsBucket, stdinBucket, stdoutBucket, tombsBucket, owedBucket, metaBucket},
+		NoSpace: m.spendReserve,
+	}
+	m.journal, err = journal.Open(path, opt)
+	if errors.Is(err, journal.ErrDamaged) {
+		damaged = err
+		aside := fmt.Sprintf("%s.damaged-%d", path, m.now().Unix())
+		if err := os.Rename(path, aside); err != nil {
+			return damaged, fmt.Errorf("put the damaged journal aside: %w", err)
+		}
+		m.log.Error("the journal of work units is damaged: it was put aside, and a new one begun", "aside", aside, "error", damaged)
+		m.journal, err = journal.Open(path, opt)
+	}
+	if err != nil {
+		return damaged, err
+	}
+	store, err := m.journal.Get(metaBucket, storeKey)
+	if err != nil {
+		return damaged, err
+	}
+	if store == nil {
+		store = []byte(NewID())
+		if err := m.journal.Put(journal.Change{Bucket: metaBucket, Key: storeKey, Value: store}); err != nil {
+			return damaged, err
+		}
+	}
+	m.storeID = string(store)
+	return damaged, nil
+}
+
+// encode is a record as the journal has it. Nothing in it can fail to encode.
+func (r record) encode() []byte {
+	b, err := json.Marshal(r)
+	if err != nil {
+		panic(fmt.Sprintf("encode the record of unit %s: %v", r.Spec.ID, err))
+	}
+	return b
+}
+
+func decodeRecord(id string, b []byte) (record, error) {
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("its record: %w", err)
+	}
+	if r.Spec.ID != id || r.Status.ID != id || r.Spec.Type == "" {
+		return r, fmt.Errorf("its record is that of %.64q, type %.64q", r.Spec.ID, r.Spec.Type)
+	}
+	return r, nil
+}
+
+func removeUnit(id string) []journal.Change {
+	return []journal.Change{{Bucket: unitsBucket, Key: id}, {Bucket: stdinBucket, Key: id}, {Bucket: stdoutBucket, Key: id}}
+}
+
+// loaded is what the journal has of a unit.
+type loaded struct {
+	record
+	damage error
+}
+
+// loadRecords reads all units.
+func (m *Manager) loadRecords() (map[string]loaded, error) {
+	units := map[string]loaded{}
+	err := m.journal.Each(unitsBucket, func(id string, value []byte, err error) {
+		if ValidateID(id) != nil {
+			m.log.Error("the journal has a record that is no work unit's", "key", id)
+			return
+		}
+		var l loaded
+		if l.damage = err; err == nil {
+			l.record, l.damage = decodeRecord(id, value)
+		}
+		units[id] = l
+	})
+	return units, err
+}
+
+// loadTombs reads the released ids and forgets the old ones.
+func (m *Manager) loadTombs() error {
+	var old []journal.Change
+	err := m.journal.Each(tombsBucket, func(id string, value []byte, err error) {
+		var t tombstone
+		if err == nil && json.Unmarshal(value, &t) == nil && m.now().Sub(t.At) > tombTime {
+			old = append(old, journal.Change{Bucket: tombsBucket, Key: id})
+			return
+		}
+		m.tombs[id] = struct{}{} // one that cannot be read counts
+	})
+	if err != nil || len(old) == 0 {
+		return err
+	}
+	m.journal.Later(old...)
+	return nil
+}
+
+// Owed returns what other nodes must still be told of.
+func (m *Manager) Owed() ([]Owed, error) {
+	var all []Owed
+	err := m.journal.Each(owedBucket, func(id string, value []byte, err error) {
+		o := Owed{ID: id}
+		if err == nil && json.Unmarshal(value, &o) == nil {
+			all = append(all, o)
+		}
+	})
+	return all, err
+}
+
+// Paid forgets what is owed for a unit.
+func (m *Manager) Paid(id string) {
+	m.journal.Later(journal.Change{Bucket: owedBucket, Key: id})
+}
+
+func owe(o Owed) journal.Change {
+	b, _ := json.Marshal(o) // a struct of one string
+	return journal.Change{Bucket: owedBucket, Key: o.ID, Value: b}
+}
+
+func bury(id string, now time.Time) journal.Change {
+	b, _ := json.Marshal(tombstone{now.UTC().Truncate(time.Second)})
+	return journal.Change{Bucket: tombsBucket, Key: id, Value: b}
+}
+
+func sortedIDs[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

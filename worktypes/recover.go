@@ -1,0 +1,195 @@
+package worktypes
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/process"
+)
+
+// recover reads the units of an earlier process, and goes on with those that
+// have begun. damaged is what is wrong with the old journal, or nil.
+func (m *Manager) recover(damaged error) error {
+	if err := m.loadTombs(); err != nil {
+		return err
+	}
+	records, err := m.loadRecords()
+	if err != nil {
+		return err
+	}
+	ids, strangers, err := m.store.ids()
+	if err != nil {
+		return err
+	}
+	if len(strangers) > 0 {
+		m.log.Warn("left alone what is no work unit", "dir", m.store.units, "names", strangers)
+	}
+	for _, id := range ids {
+		if _, ok := records[id]; ok {
+			continue
+		}
+		switch _, claimed := ReadStarted(m.store.path(id)); {
+		case damaged != nil:
+			records[id] = loaded{damage: damaged}
+		case claimed:
+			records[id] = loaded{damage: fmt.Errorf("the journal has no record of it")}
+		default: // a submit that nobody was told of, or a release that was cut short
+			if err := os.RemoveAll(m.store.path(id)); err != nil {
+				return fmt.Errorf("remove left-over: %w", err)
+			}
+		}
+	}
+	for _, id := range sortedIDs(records) {
+		m.units[id] = m.recoverUnit(id, records[id])
+	}
+	for _, id := range sortedIDs(records) {
+		m.resume(m.units[id])
+	}
+	for _, kind := range sortedIDs(m.queue.waiting) {
+		m.startWaiting(kind)
+	}
+	return nil
+}
+
+// recoverUnit makes a unit of its record.
+func (m *Manager) recoverUnit(id string, l loaded) *unit {
+	if l.damage != nil {
+		u := m.newUnit(Spec{ID: id, Job: id}, time.Time{})
+		u.log.Error("work unit is damaged", "dir", u.dir, "error", l.damage)
+		u.status.State, u.status.Detail = Failed, "DAMAGED: "+l.damage.Error()
+		u.status.StdoutSize = u.stdoutSize()
+		close(u.ended)
+		return u
+	}
+	u := m.newUnit(l.Spec, l.Status.Created)
+	u.status, u.payloadRef, u.sealed, u.boot, u.plan, u.remote = l.Status, l.Payload, l.Sealed, l.Boot, l.Plan, l.Remote
+	u.removeFile(stdinPartFile)
+	u.removeFile(treePartFile)
+	if u.status.State == Pending {
+		u.removeFile(scratchDir) // its tree was being built
+		u.reopenTree()
+	}
+	if l.Cancel {
+		u.canceled = true
+		close(u.cancel)
+	}
+	return u
+}
+
+// resume goes on with a unit of an earlier process.
+func (m *Manager) resume(u *unit) {
+	st := u.state()
+	switch {
+	case u.closedAlready():
+	case st.State.Terminal():
+		close(u.ended)
+		u.restoreOutput(st)
+	case st.State == Running && u.spec.Node == "":
+		m.queue.force(u.spec.Type)
+		m.jobs.Add(1)
+		go func() {
+			defer m.jobs.Done()
+			u.rejoin()
+		}()
+	case u.sealed && u.spec.Node != "" && m.agent != nil:
+		m.arm(u)
+		m.send(u)
+	case u.sealed && u.spec.Node == "":
+		m.arm(u)
+		m.queue.wait(u)
+	case st.State == Running: // a unit for an agent that this node has no more
+		_ = u.end(func(s *Status) {
+			s.State, s.Detail = Failed, "LOST: this node does not forward work any more; the job may still run on node "+u.spec.Node
+		})
+	default: // nobody was told that it would be started: its submitter comes again
+		m.arm(u)
+	}
+}
+
+// closedAlready is true for a damaged unit.
+func (u *unit) closedAlready() bool {
+	select {
+	case <-u.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// rejoin is the goroutine that finds out about a unit that was Running when its
+// Manager ended.
+func (u *unit) rejoin() {
+	if task := u.find(); task != nil {
+		u.supervise(task)
+	}
+}
+
+// find returns the unit's job: it goes on, it has ended, or it was never begun
+// and is begun now. nil means that the unit was ended here.
+func (u *unit) find() Task {
+	_, claimed := ReadStarted(u.dir)
+	fail := func(format string, args ...any) Task {
+		u.op.Lock()
+		defer u.op.Unlock()
+		// The scratch directory is left: the job may still be there and use it.
+		u.log.Warn("work unit has no job any more", "claimed", claimed)
+		_ = u.end(func(s *Status) {
+			s.State, s.Detail, s.StdoutSize = Failed, fmt.Sprintf(format, args...), u.stdoutSize()
+		})
+		u.m.startNext(u.spec.Type)
+		return nil
+	}
+	if exit, ok := ReadExit(u.dir); ok {
+		// The keeper may have it in mind still.
+		t := u.m.keeper.Find(u.spec.ID, u.dir)
+		return &endedTask{t, exit}
+	}
+	if u.boot != process.Boot() {
+		return fail("LOST: the machine went down while the job ran; how the job ended is not known")
+	}
+	if claimed {
+		return u.m.keeper.Find(u.spec.ID, u.dir)
+	}
+	// Its start was decided and not begun.
+	plan, err := u.makePlan()
+	if err == nil {
+		var task Task
+		if task, err = u.fork(plan); err == nil {
+			return task
+		}
+	}
+	return fail("unit %s could not be started: %v", u.spec.ID, err)
+}
+
+// endedTask is a job with an exit record.
+type endedTask struct {
+	Task
+	exit Exit
+}
+
+func (t *endedTask) Exit() Exit { return t.exit }
+func (t *endedTask) Done() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
+}
+
+// restoreOutput writes small output back to its file, which nobody synced.
+func (u *unit) restoreOutput(st Status) {
+	if fi, err := os.Stat(u.file(stdoutFile)); err == nil && fi.Size() >= st.StdoutSize {
+		return
+	}
+	b, err := u.m.journal.Get(stdoutBucket, u.spec.ID)
+	if err == nil && int64(len(b)) == st.StdoutSize {
+		if err = os.MkdirAll(u.dir, 0o700); err == nil {
+			err = os.WriteFile(u.file(stdoutFile), b, 0o600)
+		}
+	} else if err == nil {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		u.log.Error("the output of a work unit is gone", "error", err)
+	}
+}
