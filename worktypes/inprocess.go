@@ -59,8 +59,8 @@ func (c *child) Exit() Exit {
 // Orphan returns a job whose keeper is gone: it goes on, and nobody will know its
 // exit status, unless the keeper has left an exit record. It ends when its first
 // process has.
-func Orphan(unit, dir string) Task {
-	o := &orphan{dir: dir, done: make(chan struct{})}
+func Orphan(unit, dir string) *OrphanTask {
+	o := &OrphanTask{dir: dir, done: make(chan struct{}), gone: make(chan struct{})}
 	started, _ := ReadStarted(dir)
 	root := started.ID
 	if started.Boot != process.Boot() {
@@ -74,9 +74,11 @@ func Orphan(unit, dir string) Task {
 	o.forget = forget
 	if !root.Alive() {
 		o.end()
+		close(o.gone)
 		return o
 	}
 	go func() {
+		defer close(o.gone)
 		if root.Wait(ctx) == nil {
 			o.end()
 		}
@@ -84,16 +86,18 @@ func Orphan(unit, dir string) Task {
 	return o
 }
 
-// orphan is a job without a keeper. One goroutine waits for its end.
-type orphan struct {
+// OrphanTask is a job without a keeper. One goroutine waits for its end, until
+// it is forgotten.
+type OrphanTask struct {
 	*process.Family
 	dir    string
 	exit   Exit // written before done is closed
 	done   chan struct{}
+	gone   chan struct{} // closed when nobody waits any more
 	forget context.CancelFunc
 }
 
-func (o *orphan) end() {
+func (o *OrphanTask) end() {
 	exit, known := ReadExit(o.dir)
 	if !known {
 		exit = Exit{Code: -1, Size: OutputSize(o.dir), Lost: "who kept the job has ended before it; how the job ended is not known"}
@@ -102,6 +106,14 @@ func (o *orphan) end() {
 	close(o.done)
 }
 
-func (o *orphan) Done() <-chan struct{} { return o.done }
-func (o *orphan) Exit() Exit            { <-o.done; return o.exit }
-func (o *orphan) Forget()               { o.forget() }
+// Done implements Task.
+func (o *OrphanTask) Done() <-chan struct{} { return o.done }
+
+// Gone is closed when the end is known, or is not waited for any more.
+func (o *OrphanTask) Gone() <-chan struct{} { return o.gone }
+
+// Exit implements Task.
+func (o *OrphanTask) Exit() Exit { <-o.done; return o.exit }
+
+// Forget implements Task.
+func (o *OrphanTask) Forget() { o.forget() }

@@ -192,7 +192,7 @@ func (m *Manager) Submit(spec Spec) (Status, error) {
 		return Status{}, err
 	}
 	if err := m.check(spec); err != nil {
-		return Status{}, fmt.Errorf("unit %s: %w", spec.ID, err)
+		return Status{}, err
 	}
 	m.mu.Lock()
 	if m.shut {
@@ -223,8 +223,10 @@ func (m *Manager) check(spec Spec) error {
 	if err != nil {
 		return err
 	}
-	_, err = t.Plan(spec, m.scratch(spec.ID))
-	return err
+	if _, err = t.Plan(spec, m.scratch(spec.ID)); err != nil {
+		return fmt.Errorf("unit %s: %w", spec.ID, err)
+	}
+	return nil
 }
 
 // create makes a new unit. It is called with m.mu held and releases it: whoever

@@ -1,0 +1,330 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/ranvier-mesh/ranvier/internal/process"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+)
+
+// TestMain is the keeper too: the tests start this program with "keep".
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "keep" {
+		err := Serve(os.Args[4], os.Args[2], func() { os.NewFile(3, "ready").Write([]byte{'\n'}) })
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+type shell struct{}
+
+func (shell) Name() string { return "shell" }
+func (shell) Plan(s worktypes.Spec, _ string) (worktypes.Plan, error) {
+	return worktypes.Plan{Argv: []string{"sh", "-c", s.Params["script"]}}, nil
+}
+
+func client(t *testing.T, dir, version string) *Client {
+	t.Helper()
+	c, err := Open(dir, Options{Command: []string{os.Args[0], "keep", version}, Version: version})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// node is a Manager whose jobs outlive it.
+func node(t *testing.T, dir string) (*worktypes.Manager, *Client) {
+	t.Helper()
+	types, err := worktypes.NewRegistry(shell{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, dir, "1")
+	m, err := worktypes.Open(dir, types, worktypes.Options{Keeper: c, Grace: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close(context.Background()) })
+	return m, c
+}
+
+func run(t *testing.T, m *worktypes.Manager, script string) string {
+	t.Helper()
+	id := worktypes.NewID()
+	if _, err := m.Submit(worktypes.Spec{ID: id, Type: "shell", Params: map[string]string{"script": script}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Start(id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func wait(t *testing.T, m *worktypes.Manager, id string) (worktypes.Status, string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	states, err := m.Watch(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st worktypes.Status
+	for st = range states {
+	}
+	r, err := m.Results(ctx, id, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Errorf("results of %+v: %v", st, err)
+	}
+	return st, string(out)
+}
+
+// gate is a job's script that waits for open in the middle.
+func gate(t *testing.T) (script string, started, open func()) {
+	t.Helper()
+	dir := t.TempDir()
+	one, two := filepath.Join(dir, "one"), filepath.Join(dir, "two")
+	for _, f := range []string{one, two} {
+		if err := syscall.Mkfifo(f, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf("echo first; echo >%s; cat %s; echo second; exit 3", one, two),
+		func() { os.ReadFile(one) },
+		func() { os.WriteFile(two, []byte("x\n"), 0) }
+}
+
+func pidOf(t *testing.T, dir string) int {
+	t.Helper()
+	// The lock's owner is the keeper.
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range procs {
+		b, _ := os.ReadFile(p)
+		if strings.Contains(string(b), "keep\x00") && strings.Contains(string(b), dir+"\x00") {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(p)))
+			return pid
+		}
+	}
+	t.Fatal("there is no keeper")
+	return 0
+}
+
+func TestAJobDoesNotNoticeItsNode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m, _ := node(t, dir)
+	script, started, open := gate(t)
+	id := run(t, m, script)
+	started()
+	m.Close(t.Context())
+
+	m, _ = node(t, dir)
+	if st, err := m.Status(id); err != nil || st.State != worktypes.Running {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	open()
+	if st, out := wait(t, m, id); st.State != worktypes.Failed || st.ExitCode != 3 || out != "first\nx\nsecond\n" {
+		t.Errorf("%+v, %q", st, out)
+	}
+	// Ends while nobody is there.
+	script, started, open = gate(t)
+	id = run(t, m, script)
+	started()
+	keeper := pidOf(t, dir)
+	m.Close(t.Context())
+	open()
+	kept, err := process.Identify(keeper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kept.Wait(t.Context()); err != nil { // it has nothing to do any more
+		t.Fatal(err)
+	}
+	m, _ = node(t, dir)
+	if st, out := wait(t, m, id); st.State != worktypes.Failed || st.ExitCode != 3 || out != "first\nx\nsecond\n" {
+		t.Errorf("%+v, %q", st, out)
+	}
+}
+
+func TestAKilledKeeper(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m, _ := node(t, dir)
+	script, started, open := gate(t)
+	id := run(t, m, script)
+	started()
+	syscall.Kill(pidOf(t, dir), syscall.SIGKILL)
+	if st, out := wait(t, m, run(t, m, "echo by a new one")); st.State != worktypes.Succeeded || out != "by a new one\n" {
+		t.Errorf("%+v, %q", st, out)
+	}
+	if st, _ := m.Status(id); st.State != worktypes.Running {
+		t.Errorf("the job goes on, but it is %+v", st)
+	}
+	m.Close(t.Context())
+	m, _ = node(t, dir)
+	open()
+	if st, out := wait(t, m, id); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "LOST: ") || out != "first\nx\nsecond\n" {
+		t.Errorf("%+v, %q", st, out)
+	}
+}
+
+func TestCancelOfAnOrphan(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m, _ := node(t, dir)
+	script, started, _ := gate(t)
+	id := run(t, m, "trap '' INT; (setsid sh -c 'sleep 600' &); "+script)
+	started()
+	syscall.Kill(pidOf(t, dir), syscall.SIGKILL)
+	if err := m.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := wait(t, m, id); st.State != worktypes.Canceled {
+		t.Errorf("%+v", st)
+	}
+	if left, ok := process.FindMarked(id); ok {
+		t.Errorf("process %d is still there", left.PID)
+	}
+}
+
+func TestAllKilledTogether(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m, _ := node(t, dir)
+	script, started, _ := gate(t)
+	id := run(t, m, script)
+	started()
+	m.Close(t.Context())
+	syscall.Kill(pidOf(t, dir), syscall.SIGKILL)
+	root, ok := process.FindMarked(id)
+	if !ok {
+		t.Fatal("no job")
+	}
+	process.NewFamily(root, id).Kill(t.Context())
+	begin := time.Now()
+	m, _ = node(t, dir)
+	st, out := wait(t, m, id)
+	if st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "LOST: ") || out != "first\n" {
+		t.Errorf("%+v, %q", st, out)
+	}
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("it was told %v after the restart", took)
+	}
+}
+
+func TestCancelKillsEverything(t *testing.T) {
+	t.Parallel()
+	m, _ := node(t, t.TempDir())
+	script, started, _ := gate(t)
+	id := run(t, m, "trap '' INT; setsid sleep 600 & "+script)
+	started()
+	if err := m.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	if st, _ := wait(t, m, id); st.State != worktypes.Canceled || st.Signal != 9 {
+		t.Errorf("%+v", st)
+	}
+	if left, ok := process.FindMarked(id); ok {
+		t.Errorf("process %d is still there", left.PID)
+	}
+}
+
+func TestAJobHasTheSignalsOfAnyProgram(t *testing.T) {
+	t.Parallel()
+	m, _ := node(t, t.TempDir())
+	if _, out := wait(t, m, run(t, m, "grep Sig[BI] /proc/self/status")); out != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" {
+		t.Errorf("blocked and ignored: %q", out)
+	}
+}
+
+func TestErrorsOfAStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := client(t, dir, "1")
+	unit := filepath.Join(dir, "unit")
+	os.Mkdir(unit, 0o700)
+	os.WriteFile(filepath.Join(unit, "stdout"), nil, 0o600)
+	l := worktypes.Launch{Unit: worktypes.NewID(), Dir: unit, Argv: []string{"no-such-program"}, Env: []string{"PATH=/bin"}}
+	if _, err := c.Start(l); err == nil || !strings.Contains(err.Error(), "no-such-program") {
+		t.Errorf("start: %v", err)
+	}
+	l.Argv = []string{"true"}
+	if _, err := c.Start(l); !errors.Is(err, worktypes.ErrStarted) {
+		t.Errorf("a second start: %v", err)
+	}
+	if task := c.Find(l.Unit, unit); task.Exit().Lost == "" {
+		t.Errorf("%+v", task.Exit())
+	}
+	if err := Serve(dir, "1", func() {}); !errors.Is(err, worktypes.ErrInUse) {
+		t.Errorf("a second keeper: %v", err)
+	}
+}
+
+func TestAnOldKeeperIsReplacedWhenItIsEmpty(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := client(t, dir, "1")
+	first := pidOf(t, dir)
+	c.Close()
+	c = client(t, dir, "1")
+	if again := pidOf(t, dir); again != first {
+		t.Errorf("the same version: keeper %d became %d", first, again)
+	}
+	c.Close()
+	client(t, dir, "2")
+	if second := pidOf(t, dir); second == first {
+		t.Error("the old keeper is still there")
+	}
+}
+
+func TestMemory(t *testing.T) {
+	dir := t.TempDir()
+	m, _ := node(t, dir)
+	pid := pidOf(t, dir)
+	before := rss(t, pid)
+	const jobs = 100
+	var ids []string
+	for range jobs {
+		ids = append(ids, run(t, m, "exec sleep 600"))
+	}
+	after := rss(t, pid)
+	t.Logf("keeper: %d KiB once, %d KiB for each of %d jobs", before, (after-before)/jobs, jobs)
+	if before > 16<<10 || after-before > 64*jobs {
+		t.Errorf("keeper: %d KiB, then %d KiB with %d jobs", before, after, jobs)
+	}
+	for _, id := range ids {
+		m.Release(t.Context(), id)
+	}
+}
+
+func rss(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(b), "VmRSS:")
+	kib, _ := strconv.Atoi(strings.Fields(rest)[0])
+	return kib
+}
