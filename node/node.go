@@ -32,6 +32,10 @@ type Options struct {
 	Log     *slog.Logger
 	// Level, where it is not nil, is Log's, and set when a reload changes it.
 	Level *slog.LevelVar
+	// Keeper is the command that starts a keeper of jobs (package
+	// worktypes/keeper); nil: jobs are children of this process, and end with
+	// it.
+	Keeper []string
 	// Ready, where it is not nil, is called once all that the file names is
 	// listened on, with the addresses of the mesh's listeners (scheme://address).
 	Ready func(addrs []string)
@@ -84,7 +88,7 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 			n.close()
 		}
 	}()
-	if err := n.openWork(); err != nil {
+	if err := n.openWork(opt); err != nil {
 		return nil, err
 	}
 	epochs, err := openEpochs(cfg.Node.DataDir)
@@ -135,9 +139,9 @@ func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 }
 
 // Run keeps the node up until ctx ends or Drain is called, then stops it:
-// others' streams go elsewhere, no more work is taken, running jobs are
-// interrupted while their submitters can still hear of it, control sockets
-// close, and the node leaves the mesh.
+// others' streams go elsewhere, no more work is taken, running jobs are left to
+// their keeper (or, without one, interrupted while their submitters can still
+// hear of it), control sockets close, and the node leaves the mesh.
 func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 	defer n.close()
 	g, running := errgroup.WithContext(context.WithoutCancel(ctx))

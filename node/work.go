@@ -7,11 +7,12 @@ import (
 	"github.com/ranvier-mesh/ranvier/worktypes"
 	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
 	"github.com/ranvier-mesh/ranvier/worktypes/command"
+	"github.com/ranvier-mesh/ranvier/worktypes/keeper"
 )
 
 // openWork takes the data directory and registers the work types: those that
 // the file names, or ansible-runner's where it names none and one is installed.
-func (n *Node) openWork() error {
+func (n *Node) openWork(opt Options) error {
 	types, err := n.workTypes()
 	if err != nil {
 		return err
@@ -23,7 +24,13 @@ func (n *Node) openWork() error {
 	if err := mkdir(n.cfg.Node.DataDir); err != nil {
 		return err
 	}
-	n.work, err = worktypes.Open(n.cfg.Node.DataDir, registry, worktypes.Options{Log: n.log})
+	w := worktypes.Options{Log: n.log}
+	if len(opt.Keeper) > 0 {
+		w.Keeper = func() (worktypes.Keeper, error) {
+			return keeper.Open(n.cfg.Node.DataDir, keeper.Options{Command: opt.Keeper, Version: opt.Version, Log: n.log})
+		}
+	}
+	n.work, err = worktypes.Open(n.cfg.Node.DataDir, registry, w)
 	return err
 }
 

@@ -33,9 +33,9 @@ type Options struct {
 	// need not be sent again; 0: package content's default, less than 0: none,
 	// and no unit has a tree.
 	ContentLimit int64
-	// Keeper starts the jobs; nil: they are children of this process and end
-	// with it. The Manager closes it.
-	Keeper Keeper
+	// Keeper opens what starts the jobs, once the data directory is taken; nil:
+	// they are children of this process and end with it. The Manager closes it.
+	Keeper func() (Keeper, error)
 	// Agent does units with a Spec.Node; nil: there are none.
 	Agent Agent
 	// Limits is how many jobs of a type run at once; 0 or none: any number.
@@ -93,7 +93,7 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 	}
 	m := &Manager{
 		dir: dir, types: types, log: opt.Log, grace: opt.Grace, now: opt.Now, lock: lock,
-		keeper: opt.Keeper, agent: opt.Agent, keep: opt.Retention,
+		keeper: inProcess{}, agent: opt.Agent, keep: opt.Retention,
 		closing: make(chan struct{}), leaving: make(chan struct{}), hurry: make(chan struct{}), closed: make(chan struct{}),
 		units: map[string]*unit{}, tombs: map[string]struct{}{}, queue: newQueue(opt.Limits),
 	}
@@ -107,12 +107,10 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
-	if m.keeper == nil {
-		m.keeper = inProcess{}
-	}
 	m.follower = newFollower(m.log)
 	if err := m.open(opt); err != nil {
 		m.cancel()
+		m.keeper.Close()
 		if m.journal != nil {
 			m.journal.Close()
 		}
@@ -128,6 +126,13 @@ func (m *Manager) open(opt Options) (err error) {
 	}
 	if err := m.openContent(opt); err != nil {
 		return err
+	}
+	if opt.Keeper != nil {
+		k, err := opt.Keeper()
+		if err != nil {
+			return err
+		}
+		m.keeper = k
 	}
 	m.keepReserve()
 	damaged, err := m.openJournal(m.dir)

@@ -51,7 +51,7 @@ standard error.`,
 			if err != nil {
 				return err
 			}
-			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: carriers, Version: buildVersion(), Log: log, Level: level})
+			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: carriers, Version: buildVersion(), Log: log, Level: level, Keeper: keeperCommand()})
 			if err != nil {
 				return err
 			}

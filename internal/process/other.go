@@ -42,8 +42,7 @@ func KillSession(ctx context.Context, leader int) error {
 	if s.session == 1 || leader == os.Getpid() {
 		return fmt.Errorf("end process %d: %w", leader, syscall.EPERM)
 	}
-	p := &Process{pid: leader, known: members{leader: s.start}}
-	return p.Kill(ctx)
+	return NewFamily(ID{leader, s.start}, "").Kill(ctx)
 }
 
 // Terminate sends SIGTERM to a process that need not be a child of this one, and

@@ -20,6 +20,7 @@ var order = [][]string{
 	{"internal/process"},
 	{"internal/jobdir"},
 	{"internal/tree"},
+	{"internal/journal"},
 	{"internal/deadline"},
 	{"internal/pipe"},
 	{"mesh/link"},

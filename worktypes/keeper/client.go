@@ -21,6 +21,9 @@ import (
 // startTime is how long a new keeper has to come up.
 const startTime = 10 * time.Second
 
+// quitTime is how long a keeper that has nothing to do may take to end.
+const quitTime = 2 * time.Second
+
 // Options are a Client's settings.
 type Options struct {
 	// Command starts a keeper, with --data-dir and --ready-fd added.
@@ -79,14 +82,29 @@ func Open(dataDir string, opt Options) (*Client, error) {
 // Outlives implements worktypes.Keeper.
 func (c *Client) Outlives() bool { return true }
 
-// Close lets go of the keeper, which stays for as long as it has jobs.
+// Close lets go of the keeper, which stays for as long as it has jobs. One that
+// has none is gone when it returns.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	c.closed = true
-	c.cancel()
-	if c.conn != nil {
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true // nobody begins anything any more
+	empty := len(c.tasks) == 0
+	c.mu.Unlock()
+	gone := false
+	if empty {
+		ctx, cancel := context.WithTimeout(c.ctx, quitTime)
+		_, err := c.ask(ctx, request{Op: opQuit})
+		cancel()
+		gone = err == nil
+	}
+	c.mu.Lock()
+	if c.conn != nil && !gone { // else its end closes it
 		c.conn.Close()
 	}
+	c.cancel()
 	tasks := c.tasks
 	c.tasks = nil
 	c.mu.Unlock()
@@ -115,8 +133,10 @@ func (c *Client) connect(start bool) error {
 	conn, in, hello, err := c.dial()
 	if err == nil && hello.Version != c.opt.Version && len(hello.Jobs) == 0 && start {
 		c.log.Info("the keeper of jobs is another version and has none: it is replaced", "version", hello.Version)
+		_ = conn.SetReadDeadline(time.Now().Add(quitTime))
 		fmt.Fprintf(conn, `{"Seq":1,"Op":%q}`+"\n", opQuit)
-		in.Scan() // its answer, or its end
+		for in.Scan() { // its answer, and then its end
+		}
 		conn.Close()
 		err = errGone
 	}

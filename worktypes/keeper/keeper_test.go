@@ -50,19 +50,19 @@ func client(t *testing.T, dir, version string) *Client {
 }
 
 // node is a Manager whose jobs outlive it.
-func node(t *testing.T, dir string) (*worktypes.Manager, *Client) {
+func node(t *testing.T, dir string) *worktypes.Manager {
 	t.Helper()
 	types, err := worktypes.NewRegistry(shell{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := client(t, dir, "1")
-	m, err := worktypes.Open(dir, types, worktypes.Options{Keeper: c, Grace: 100 * time.Millisecond})
+	open := func() (worktypes.Keeper, error) { return client(t, dir, "1"), nil }
+	m, err := worktypes.Open(dir, types, worktypes.Options{Keeper: open, Grace: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close(context.Background()) })
-	return m, c
+	return m
 }
 
 func run(t *testing.T, m *worktypes.Manager, script string) string {
@@ -133,13 +133,13 @@ func pidOf(t *testing.T, dir string) int {
 func TestAJobDoesNotNoticeItsNode(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	m, _ := node(t, dir)
+	m := node(t, dir)
 	script, started, open := gate(t)
 	id := run(t, m, script)
 	started()
 	m.Close(t.Context())
 
-	m, _ = node(t, dir)
+	m = node(t, dir)
 	if st, err := m.Status(id); err != nil || st.State != worktypes.Running {
 		t.Fatalf("%+v, %v", st, err)
 	}
@@ -161,7 +161,7 @@ func TestAJobDoesNotNoticeItsNode(t *testing.T) {
 	if err := kept.Wait(t.Context()); err != nil { // it has nothing to do any more
 		t.Fatal(err)
 	}
-	m, _ = node(t, dir)
+	m = node(t, dir)
 	if st, out := wait(t, m, id); st.State != worktypes.Failed || st.ExitCode != 3 || out != "first\nx\nsecond\n" {
 		t.Errorf("%+v, %q", st, out)
 	}
@@ -170,7 +170,7 @@ func TestAJobDoesNotNoticeItsNode(t *testing.T) {
 func TestAKilledKeeper(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	m, _ := node(t, dir)
+	m := node(t, dir)
 	script, started, open := gate(t)
 	id := run(t, m, script)
 	started()
@@ -182,7 +182,7 @@ func TestAKilledKeeper(t *testing.T) {
 		t.Errorf("the job goes on, but it is %+v", st)
 	}
 	m.Close(t.Context())
-	m, _ = node(t, dir)
+	m = node(t, dir)
 	open()
 	if st, out := wait(t, m, id); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "LOST: ") || out != "first\nx\nsecond\n" {
 		t.Errorf("%+v, %q", st, out)
@@ -192,7 +192,7 @@ func TestAKilledKeeper(t *testing.T) {
 func TestCancelOfAnOrphan(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	m, _ := node(t, dir)
+	m := node(t, dir)
 	script, started, _ := gate(t)
 	id := run(t, m, "trap '' INT; (setsid sh -c 'sleep 600' &); "+script)
 	started()
@@ -211,7 +211,7 @@ func TestCancelOfAnOrphan(t *testing.T) {
 func TestAllKilledTogether(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	m, _ := node(t, dir)
+	m := node(t, dir)
 	script, started, _ := gate(t)
 	id := run(t, m, script)
 	started()
@@ -223,7 +223,7 @@ func TestAllKilledTogether(t *testing.T) {
 	}
 	process.NewFamily(root, id).Kill(t.Context())
 	begin := time.Now()
-	m, _ = node(t, dir)
+	m = node(t, dir)
 	st, out := wait(t, m, id)
 	if st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "LOST: ") || out != "first\n" {
 		t.Errorf("%+v, %q", st, out)
@@ -235,7 +235,7 @@ func TestAllKilledTogether(t *testing.T) {
 
 func TestCancelKillsEverything(t *testing.T) {
 	t.Parallel()
-	m, _ := node(t, t.TempDir())
+	m := node(t, t.TempDir())
 	script, started, _ := gate(t)
 	id := run(t, m, "trap '' INT; setsid sleep 600 & "+script)
 	started()
@@ -252,7 +252,7 @@ func TestCancelKillsEverything(t *testing.T) {
 
 func TestAJobHasTheSignalsOfAnyProgram(t *testing.T) {
 	t.Parallel()
-	m, _ := node(t, t.TempDir())
+	m := node(t, t.TempDir())
 	if _, out := wait(t, m, run(t, m, "grep Sig[BI] /proc/self/status")); out != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n" {
 		t.Errorf("blocked and ignored: %q", out)
 	}
@@ -281,17 +281,27 @@ func TestErrorsOfAStart(t *testing.T) {
 	}
 }
 
+// leave ends a node's connection as its death would.
+func leave(c *Client) {
+	c.mu.Lock()
+	c.closed = true
+	c.conn.Close()
+	c.mu.Unlock()
+	c.cancel()
+	c.readers.Wait()
+}
+
 func TestAnOldKeeperIsReplacedWhenItIsEmpty(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	c := client(t, dir, "1")
 	first := pidOf(t, dir)
-	c.Close()
+	leave(c)
 	c = client(t, dir, "1")
 	if again := pidOf(t, dir); again != first {
 		t.Errorf("the same version: keeper %d became %d", first, again)
 	}
-	c.Close()
+	leave(c)
 	client(t, dir, "2")
 	if second := pidOf(t, dir); second == first {
 		t.Error("the old keeper is still there")
@@ -300,7 +310,7 @@ func TestAnOldKeeperIsReplacedWhenItIsEmpty(t *testing.T) {
 
 func TestMemory(t *testing.T) {
 	dir := t.TempDir()
-	m, _ := node(t, dir)
+	m := node(t, dir)
 	pid := pidOf(t, dir)
 	before := rss(t, pid)
 	const jobs = 100

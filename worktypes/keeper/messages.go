@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -62,6 +63,9 @@ const (
 	logName    = "log"
 )
 
+// lockTime is about half of how long a new keeper waits for the lock.
+const lockTime = 250 * time.Millisecond
+
 // place is the keeper's directory, held open: a unix socket's path must be short,
 // which that of a data directory need not be.
 type place struct {
@@ -88,15 +92,22 @@ func (p place) socket() string {
 
 func (p place) path(name string) string { return filepath.Join(p.dir, name) }
 
-// lock takes the keeper's lock, which goes with the process. It does not wait.
+// lock takes the keeper's lock, which goes with the process. It waits for a moment:
+// the keeper before this one may be on its way out.
 func (p place) lock() (*os.File, error) {
 	f, err := os.OpenFile(p.path(lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("%w: another keeper has %s", worktypes.ErrInUse, p.dir)
+	for wait := time.Millisecond; ; wait *= 2 {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if wait > lockTime {
+			f.Close()
+			return nil, fmt.Errorf("%w: another keeper has %s", worktypes.ErrInUse, p.dir)
+		}
+		time.Sleep(wait)
 	}
-	return f, nil
 }
