@@ -267,6 +267,31 @@ func (m *Manager) Payload(id string) (*Payload, error) {
 	return u.openPayload()
 }
 
+// ResumePayload is Payload, but goes on with one that was parked: its Size is how
+// much of it there is.
+func (m *Manager) ResumePayload(id string) (*Payload, error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return nil, err
+	}
+	return u.resumePayload()
+}
+
+// PayloadRef tells what a unit's payload is, once it is whole. Errors wrap
+// ErrUnknownUnit.
+func (m *Manager) PayloadRef(id string) (ref PayloadRef, whole bool, err error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return ref, false, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.payloadRef == nil {
+		return ref, false, nil
+	}
+	return *u.payloadRef, true, nil
+}
+
 // Start starts a Pending unit. Errors wrap ErrUnknownUnit, ErrNotPending when it
 // was started before or has ended (so that a repeated start is seen for what it
 // is), ErrBusy while its payload is being written, or ErrClosed. Any other error
@@ -301,47 +326,6 @@ func (m *Manager) supervise(u *unit, task Task) {
 		defer m.jobs.Done()
 		u.supervise(task)
 	}()
-}
-
-// startNext gives a job's place to the next one of its type.
-func (m *Manager) startNext(kind string) {
-	m.mu.Lock()
-	m.queue.done(kind)
-	m.mu.Unlock()
-	m.startWaiting(kind)
-}
-
-// startWaiting starts the jobs of a type for which there is room now.
-func (m *Manager) startWaiting(kind string) {
-	for {
-		m.mu.Lock()
-		var u *unit
-		if !m.shut {
-			u = m.queue.next(kind)
-		}
-		if u == nil {
-			m.mu.Unlock()
-			return
-		}
-		m.jobs.Add(1)
-		m.mu.Unlock()
-		go m.startQueued(u)
-	}
-}
-
-// startQueued is the goroutine that starts a unit that has waited for its turn.
-func (m *Manager) startQueued(u *unit) {
-	built := u.rebuild() == nil // the unit's end tells of an error
-	u.op.Lock()
-	var task Task
-	if built && u.gone == nil && u.state().State == Pending {
-		task, _ = u.begin() // the unit's end tells of an error
-		u.op.Unlock()
-	} else {
-		u.op.Unlock()
-		m.startNext(u.spec.Type)
-	}
-	m.supervise(u, task)
 }
 
 // send gives a sealed unit to the Agent. It is called with u.op held, or before

@@ -26,12 +26,23 @@ type Payload struct {
 // errPayloadDone is use of a payload that has ended.
 var errPayloadDone = errors.New("the payload has ended")
 
+// resumePayload goes on with a parked payload, or begins one.
+func (u *unit) resumePayload() (*Payload, error) {
+	u.op.Lock()
+	if p := u.payload; u.gone == nil && p != nil && p.tree == nil && p.park != nil && p.park.Stop() {
+		p.park = nil
+		u.op.Unlock()
+		return p, nil
+	}
+	u.op.Unlock()
+	return u.openPayload()
+}
+
 func (u *unit) openPayload() (*Payload, error) {
 	u.op.Lock()
 	defer u.op.Unlock()
 	if p := u.payload; p != nil && p.park != nil && p.park.Stop() {
-		p.park = nil
-		return p, nil
+		p.finish() // its submitter begins anew
 	}
 	if err := u.checkPending(); err != nil {
 		return nil, err

@@ -43,3 +43,44 @@ func (q *queue) next(kind string) *unit {
 	}
 	return next
 }
+
+// startNext gives a job's place to the next one of its type.
+func (m *Manager) startNext(kind string) {
+	m.mu.Lock()
+	m.queue.done(kind)
+	m.mu.Unlock()
+	m.startWaiting(kind)
+}
+
+// startWaiting starts the jobs of a type for which there is room now.
+func (m *Manager) startWaiting(kind string) {
+	for {
+		m.mu.Lock()
+		var u *unit
+		if !m.shut {
+			u = m.queue.next(kind)
+		}
+		if u == nil {
+			m.mu.Unlock()
+			return
+		}
+		m.jobs.Add(1)
+		m.mu.Unlock()
+		go m.startQueued(u)
+	}
+}
+
+// startQueued is the goroutine that starts a unit that has waited for its turn.
+func (m *Manager) startQueued(u *unit) {
+	built := u.rebuild() == nil // the unit's end tells of an error
+	u.op.Lock()
+	var task Task
+	if built && u.gone == nil && u.state().State == Pending {
+		task, _ = u.begin() // the unit's end tells of an error
+		u.op.Unlock()
+	} else {
+		u.op.Unlock()
+		m.startNext(u.spec.Type)
+	}
+	m.supervise(u, task)
+}

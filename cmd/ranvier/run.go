@@ -59,6 +59,7 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	f.StringVar(&r.o.ViaReceptor, "via-receptor", "", "node to run the job on (needed)")
 	f.StringArrayVar(&r.o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
 	f.StringVar(&r.o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
+	f.DurationVar(&r.o.Reattach, "reattach-time", 2*time.Minute, "how long to look for the job when the way to it breaks or its node restarts; 0: not at all")
 	r.logs.add(cmd)
 }
 
@@ -67,6 +68,9 @@ func (r *runCommand) complete(cmd *cobra.Command, dir string) error {
 	r.program, r.standsIn = cmd.Root().Name(), standsIn(cmd)
 	if err := r.job.complete(cmd, dir); err != nil {
 		return err
+	}
+	if r.o.Reattach == 0 {
+		r.o.Reattach = -1
 	}
 	if r.o.ViaReceptor == "" {
 		return &usageError{errors.New("run: name the node to run on with --via-receptor NODE (running on this host is not built yet: use ansible-runner run)")}
@@ -108,6 +112,7 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 	o.Software = "ranvier " + buildVersion()
 	o.Attached = func(path remote.Path) { p.say("job %s on node %s", path.Unit, o.ViaReceptor) }
 	o.Sent = p.sent
+	o.Waiting = r.waiting(p)
 	o.Canceling = func() {
 		p.clear()
 		hint := " (press Ctrl-C again to leave without waiting)"
@@ -121,6 +126,18 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 		return remote.Result{}, err
 	}
 	return remote.Run(ctx, o)
+}
+
+// waiting says once for each break that the job cannot be reached.
+func (r *runCommand) waiting(p *progress) func(error) {
+	var last time.Time
+	return func(err error) {
+		if time.Since(last) > 10*time.Second {
+			p.clear()
+			fmt.Fprintf(os.Stderr, "%s: the job goes on and is looked for: %v\n", r.program, err)
+		}
+		last = time.Now()
+	}
 }
 
 // sayResult tells people what came of it: to standard error, so that the play's

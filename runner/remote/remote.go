@@ -49,6 +49,10 @@ type Options struct {
 	// CancelTimeout is how long a canceled job may take to end and to send
 	// what it has; 0: 20 s.
 	CancelTimeout time.Duration
+	// Reattach is how long a job is tried to be reached again, each time that the
+	// way to it breaks or its node is started anew; 0: 2 minutes; less: not at
+	// all.
+	Reattach time.Duration
 
 	// WholeJob sends all of the job, whatever the node has of it already, and
 	// leaves nothing there for the next one.
@@ -66,6 +70,9 @@ type Options struct {
 	// Sent, where it is not nil, is called with how many bytes of the job have
 	// been sent so far, from another goroutine.
 	Sent func(bytes int64)
+	// Waiting, where it is not nil, is told why the job cannot be reached, each time
+	// before it is tried again.
+	Waiting func(err error)
 	// Canceling, where it is not nil, is called when ctx has ended and the job
 	// over there is being canceled.
 	Canceling func()
@@ -165,6 +172,9 @@ func (o *Options) complete() error {
 	if o.CancelTimeout == 0 {
 		o.CancelTimeout = 20 * time.Second
 	}
+	if o.Reattach == 0 {
+		o.Reattach = 2 * time.Minute
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -217,7 +227,7 @@ func (r *run) do(ctx context.Context) (Result, error) {
 	defer cut(nil)
 	defer r.cutAfter(ctx, cut)()
 
-	client := &work.Client{Dial: r.dial, Node: r.o.ViaReceptor}
+	client := &work.Client{Dial: r.dial, Node: r.o.ViaReceptor, Patience: max(0, r.o.Reattach), Waiting: r.o.Waiting}
 	say := sync.OnceFunc(r.canceling)
 	untold := context.AfterFunc(ctx, say)
 	job, err := r.submit(ctx, streams, client)

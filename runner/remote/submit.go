@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/runner"
@@ -70,8 +71,14 @@ func (r *run) content(ctx context.Context) (*tree.Snapshot, []byte, error) {
 
 // submitWith sends the job, what of it can be packed while it is being packed.
 func (r *run) submitWith(ctx, streams context.Context, client *work.Client, content *tree.Snapshot, key []byte) (*work.Job, error) {
+	var mu sync.Mutex // a connection that broke may ask late
 	var packed *io.PipeReader
-	input := work.Input{Sent: r.o.Sent, Payload: func(withTree bool) io.Reader {
+	input := work.Input{Sent: r.o.Sent, Again: true, Payload: func(withTree bool) io.Reader {
+		mu.Lock()
+		defer mu.Unlock()
+		if packed != nil {
+			packed.Close()
+		}
 		var pack *io.PipeWriter
 		packed, pack = io.Pipe()
 		o := r.o.Options
@@ -83,6 +90,8 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 		input.Tree, input.Key = interruptible{content, ctx}, key
 	}
 	job, err := client.SubmitInput(streams, worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}, input)
+	mu.Lock()
+	defer mu.Unlock()
 	if packed != nil {
 		packed.Close()
 	}

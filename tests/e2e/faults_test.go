@@ -52,16 +52,17 @@ func (n *node) serves() {
 	p.status("successful", "0")
 }
 
-// A relay on the only way is killed in the middle of a play. (That a job
-// survives this, or is found again, is for later versions.)
+// A relay on the only way is killed in the middle of a play, and who watches does
+// not want to wait for it. The play goes on.
 func TestRelayKilled(t *testing.T) {
 	t.Parallel()
 	b := startNode(t, "b", listener)
 	m := line{startNode(t, "a", listener+b.peer()), b, startNode(t, "c", listener+b.peer())}
+	m.b.jobsGoOn, m.c.jobsGoOn = true, true
 	m.a.reaches("c")
 	g := newGate(t)
 	p := newProject(t, "- debug: {msg: before the end}\n"+g.task())
-	run := p.run(m.a, "c")
+	run := p.run(m.a, "c", "--reattach-time", "0")
 	run.await(run.stdout, "before the end")
 	defer g.arrived().Close()
 
@@ -77,21 +78,33 @@ func TestRelayKilled(t *testing.T) {
 	m.c.serves()
 }
 
-// The node that runs a play is stopped as an operator stops it.
-func TestNodeStoppedMidPlay(t *testing.T) {
+// The only relay and the node that runs the play are killed, and started again:
+// the play does not notice, and who watches sees all of it.
+func TestEveryNodeIsKilledMidPlay(t *testing.T) {
 	t.Parallel()
-	n := startNode(t, "n", listener)
+	b := startNode(t, "b", listener)
+	m := line{startNode(t, "a", listener+b.peer()), b, startNode(t, "c", listener+b.peer())}
+	m.a.reaches("c")
 	g := newGate(t)
-	p := newProject(t, "- debug: {msg: before the end}\n"+g.task())
-	run := p.run(n, "n")
+	p := newProject(t, "- debug: {msg: before the end}\n"+g.task()+"- debug: {msg: after all}\n")
+	run := p.run(m.a, "c")
 	run.await(run.stdout, "before the end")
-	defer g.arrived().Close()
+	gate := g.arrived()
 
-	n.signal(syscall.SIGTERM)
-	run.exits(75)
-	run.says(`the job on node n ended as Failed: the node was stopped while the job ran`)
-	p.wants("playbook_on_start", "runner_on_ok")
-	n.exits(0)
+	m.b.signal(syscall.SIGKILL)
+	m.b.restart()
+	m.c.signal(syscall.SIGKILL)
+	m.c.restart()
+	m.a.signal(syscall.SIGTERM)
+	m.a.restart()
+	gate.Close()
+	run.exits(0)
+	p.wants("playbook_on_start", "runner_on_ok", "playbook_on_stats")
+	if n := strings.Count(run.stdout.String(), "before the end"); n != 1 {
+		t.Errorf("%d times before the end:\n%s", n, run.stdout.String())
+	}
+	run.await(run.stdout, "after all")
+	m.c.leftNothing()
 }
 
 // Ctrl-C ends the play over there, and brings what there is of it.

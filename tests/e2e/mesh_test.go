@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +20,9 @@ type node struct {
 	socket string
 	addr   string // host:port of its listener, empty for none
 	mark   string
+	// jobsGoOn says that the test leaves jobs running, or kills the node: jobs and
+	// their keeper outlive it.
+	jobsGoOn bool
 }
 
 // listener is the item of a file that listens on a free port.
@@ -36,6 +41,23 @@ func startNode(t *testing.T, id, items string) *node {
 		n.addr = n.await(n.stderr, `msg=listening address=tcp://(\S+)`)[1]
 	}
 	return n
+}
+
+// restart starts a node that has ended anew, where it was.
+func (n *node) restart() {
+	n.t.Helper()
+	<-n.done
+	text, err := os.ReadFile(n.file())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if _, port, err := net.SplitHostPort(n.addr); err == nil {
+		text = bytes.Replace(text, []byte("port: 0"), []byte("port: "+port), 1)
+	}
+	write(n.t, n.file(), string(text))
+	n.process = start(n.t, n.env(), "node", "-c", n.file())
+	n.t.Cleanup(n.stop)
+	n.await(n.stderr, "node is up")
 }
 
 // prepareNode makes the node's directories and its file.
@@ -75,6 +97,12 @@ func (n *node) stop() {
 		if code := n.cmd.ProcessState.ExitCode(); code != 0 {
 			n.t.Errorf("node %s: exit code %d", n.id, code)
 		}
+	}
+	if n.jobsGoOn {
+		for _, r := range relatives(n.t, n.mark, "") {
+			_ = syscall.Kill(r.pid, syscall.SIGKILL)
+		}
+		return
 	}
 	for _, r := range relatives(n.t, n.mark, "") {
 		n.t.Errorf("node %s left process %d behind: %s", n.id, r.pid, r.argv)

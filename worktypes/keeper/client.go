@@ -218,7 +218,7 @@ func (c *Client) spawn() error {
 	if n, err := r.Read(make([]byte, 1)); n != 1 {
 		return fmt.Errorf("the keeper of jobs did not come up (%v): see %s", err, c.place.path(logName))
 	}
-	c.log.Info("keeper of jobs started", "pid", cmd.Process.Pid)
+	c.log.Debug("keeper of jobs started", "pid", cmd.Process.Pid)
 	return nil
 }
 

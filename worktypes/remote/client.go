@@ -3,9 +3,11 @@ package remote
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -26,6 +28,12 @@ type Client struct {
 	// Keep leaves a unit on the node when its results were read to their end;
 	// else it is released then.
 	Keep bool
+	// Patience is how long a job whose connection breaks is tried to be reached
+	// again, each time; 0: not at all.
+	Patience time.Duration
+	// Waiting, where it is not nil, is told each time why a job cannot be reached,
+	// before it is tried again.
+	Waiting func(err error)
 }
 
 // call is one connection.
@@ -180,9 +188,29 @@ func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Inp
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
-	k, err := c.begin(ctx, spec.ID, typeSubmit, submitMsg{
+	if c.Patience == 0 || !input.Again {
+		return c.submitOnce(ctx, spec, input)
+	}
+	job, err := c.submitOnce(ctx, spec, input)
+	var broken *BrokenError
+	if err != nil && (errors.As(err, &broken) || errors.Is(err, worktypes.ErrClosed)) && passing(err) && ctx.Err() == nil {
+		err = c.retry(ctx, func(context.Context) (err error) {
+			job, err = c.submitOnce(ctx, spec, input)
+			return err
+		})
+	}
+	return job, err
+}
+
+func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Input) (*Job, error) {
+	m := submitMsg{
 		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key,
-	})
+		Store: input.Store, Grants: spec.Grants, Expires: nanos(spec.Expires),
+	}
+	if ref := input.Ref; ref != nil {
+		m.Resume, m.Size, m.SHA256 = true, ref.Size, ref.SHA256[:]
+	}
+	k, err := c.begin(ctx, spec.ID, typeSubmit, m)
 	if err != nil {
 		return nil, err
 	}
@@ -197,9 +225,19 @@ func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Inp
 	if err := wire.Unmarshal(body, &accepted); err != nil {
 		return nil, k.fail(ctx, err)
 	}
-	if !accepted.WantPayload {
-		return k.job(ctx, 0)
+	if input.Accepted != nil {
+		if err := input.Accepted(accepted.Store); err != nil {
+			k.close()
+			return nil, err
+		}
 	}
+	if !accepted.WantPayload {
+		return k.job(ctx, input.Offset)
+	}
+	if accepted.Offset > 0 && (input.Ref == nil || accepted.Offset > input.Ref.Size) {
+		return nil, k.fail(ctx, fmt.Errorf("%w: %d bytes of the payload are there that nobody has sent", wire.ErrMalformed, accepted.Offset))
+	}
+	input.from = accepted.Offset
 	if input.Tree == nil || !accepted.WantTree {
 		return k.newUpload(ctx, input).run(nil)
 	}

@@ -59,7 +59,7 @@ func TestOwnerIsTheConnections(t *testing.T) {
 	defer client.Close()
 	n.serving.Go(func() { remote.NewServer(n.m, nil).Serve(context.Background(), identified{conn}, "") })
 	id := worktypes.NewID()
-	if _, err := client.Write(frame(0x40, map[int]any{1: id, 2: "fixed", 9: "owner: mallory"})); err != nil {
+	if _, err := client.Write(frame(0x40, map[int]any{1: id, 2: "fixed", 99: "owner: mallory"})); err != nil {
 		t.Fatal(err)
 	}
 	if typ, _, err := wire.ReadFrame(client, nil, wire.MaxFrame); err != nil || typ != 0x50 {

@@ -27,6 +27,9 @@ const (
 	CodeTruncated       Code = 11 // worktypes.ErrTruncated
 	CodeClosed          Code = 12 // worktypes.ErrClosed: the node is stopping
 	CodeInternal        Code = 13 // a fault of the node; its log has more
+	CodeForbidden       Code = 14 // worktypes.ErrForbidden
+	CodeReleased        Code = 15 // worktypes.ErrReleased
+	CodeOtherStore      Code = 16 // worktypes.ErrOtherStore
 )
 
 // codes pairs what the Manager returns with what travels.
@@ -44,6 +47,9 @@ func codes() map[Code]error {
 		CodeBadOffset:       worktypes.ErrBadOffset,
 		CodeTruncated:       worktypes.ErrTruncated,
 		CodeClosed:          worktypes.ErrClosed,
+		CodeForbidden:       worktypes.ErrForbidden,
+		CodeReleased:        worktypes.ErrReleased,
+		CodeOtherStore:      worktypes.ErrOtherStore,
 	}
 }
 

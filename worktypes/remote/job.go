@@ -23,18 +23,29 @@ type Job struct {
 	// Results gives the job's output as it comes, byte by byte what it wrote.
 	// Read returns io.EOF only when the unit has ended and all of its output
 	// has come; Status is final then, and the unit is released unless
-	// Client.Keep says otherwise. A connection that breaks is a *BrokenError,
+	// Client.Keep says otherwise. A connection that breaks is taken up anew for as
+	// long as Client.Patience says, and then a *BrokenError,
 	// a node that cannot go on a *Refusal. Nothing is read ahead: what is not
 	// read here waits at the node, and does not hold the job up.
 	Results io.Reader
 
-	k    *call
-	rest int   // of a Data frame
-	err  error // what Read returns from now on
+	c      *Client
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	rest   int   // of a Data frame
+	err    error // what Read returns from now on
 
-	mu     sync.Mutex // guards what is below
-	status worktypes.Status
-	offset int64
+	mu       sync.Mutex // guards what is below
+	k        *call      // changed by the reader only
+	status   worktypes.Status
+	offset   int64
+	canceled bool
+}
+
+func (j *Job) call() *call {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.k
 }
 
 // job waits for the first frame of a followed unit, so that a refusal is an
@@ -51,7 +62,8 @@ func (k *call) job(ctx context.Context, offset int64) (*Job, error) {
 	if !k.stop() {
 		return nil, k.fail(ctx, context.Cause(ctx))
 	}
-	j := &Job{ID: k.id, k: k, offset: offset, status: worktypes.Status{ID: k.id, ExitCode: -1}}
+	j := &Job{ID: k.id, c: k.c, k: k, offset: offset, status: worktypes.Status{ID: k.id, ExitCode: -1}}
+	j.ctx, j.cancel = context.WithCancel(context.Background())
 	j.Results = (*jobReader)(j)
 	return j, nil
 }
@@ -79,13 +91,17 @@ func (j *Job) Cancel(ctx context.Context) error {
 	if j.Status().State.Terminal() {
 		return nil
 	}
-	stop := context.AfterFunc(ctx, func() { _ = j.k.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	j.mu.Lock()
+	j.canceled = true // said again on a connection that takes this one's place
+	k := j.k
+	j.mu.Unlock()
+	stop := context.AfterFunc(ctx, func() { _ = k.conn.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := j.k.send(typeCancel, unitMsg{}); err != nil {
+	if err := k.send(typeCancel, unitMsg{}); err != nil && (j.c.Patience == 0 || ctx.Err() != nil) {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return &BrokenError{Node: j.k.c.Node, ID: j.ID, Offset: j.Offset(), Err: err}
+		return &BrokenError{Node: j.c.Node, ID: j.ID, Offset: j.Offset(), Err: err}
 	}
 	return nil
 }
@@ -93,7 +109,8 @@ func (j *Job) Cancel(ctx context.Context) error {
 // Close lets go of the unit, which goes on at its node. It wakes a Read that
 // waits. It is not needed after Results has ended.
 func (j *Job) Close() error {
-	j.k.close()
+	j.cancel()
+	j.call().close()
 	return nil
 }
 
@@ -106,29 +123,48 @@ func (r *jobReader) Read(b []byte) (int, error) {
 	if len(b) == 0 || j.err != nil {
 		return 0, j.err
 	}
+	for {
+		n, err := j.read(b)
+		if err == nil && n > 0 {
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if err != io.EOF {
+			if err = j.reattach(err); err == nil {
+				continue
+			}
+		}
+		j.err = err
+		j.cancel()
+		j.call().close()
+		return 0, err
+	}
+}
+
+// read is Read on one connection.
+func (j *Job) read(b []byte) (int, error) {
 	for j.rest == 0 {
 		if err := j.frame(); err != nil {
-			j.err = err
-			j.k.close()
 			return 0, err
 		}
 	}
-	n, err := j.k.in.Read(b[:min(len(b), j.rest)])
+	n, err := j.call().in.Read(b[:min(len(b), j.rest)])
 	j.rest -= n
 	j.mu.Lock()
 	j.offset += int64(n)
 	j.mu.Unlock()
 	if n == 0 && err != nil {
-		j.err = j.broken(err)
-		j.k.close()
-		return 0, j.err
+		return 0, j.broken(err)
 	}
 	return n, nil
 }
 
 // frame reads up to the next Data frame; io.EOF is the unit's end.
 func (j *Job) frame() error {
-	h, err := wire.ReadHeader(j.k.in, wire.MaxFrame)
+	k := j.call()
+	h, err := wire.ReadHeader(k.in, wire.MaxFrame)
 	if err != nil {
 		return j.broken(err)
 	}
@@ -136,13 +172,13 @@ func (j *Job) frame() error {
 		j.rest = h.Len
 		return nil
 	}
-	body, err := readBody(j.k.in, h, nil)
+	body, err := readBody(k.in, h, nil)
 	if err != nil {
 		return j.broken(err)
 	}
 	switch h.Type {
 	case typeRefusal:
-		return j.k.c.refusal(body)
+		return j.c.refusal(body)
 	case typeStatus:
 		st, err := parseStatus(body)
 		if err != nil {
@@ -165,12 +201,13 @@ func (j *Job) frame() error {
 // release tells the node that nobody needs the unit any more. That it fails is
 // no failure of the job: the unit stays until somebody else releases it.
 func (j *Job) release() {
-	if j.k.c.Keep {
+	if j.c.Keep {
 		return
 	}
-	_ = j.k.conn.SetDeadline(time.Now().Add(releaseTime))
-	if err := j.k.send(typeRelease, unitMsg{}); err == nil {
-		_, _, _ = readSmall(j.k.in, nil)
+	k := j.call()
+	_ = k.conn.SetDeadline(time.Now().Add(releaseTime))
+	if err := k.send(typeRelease, unitMsg{}); err == nil {
+		_, _, _ = readSmall(k.in, nil)
 	}
 }
 
@@ -178,5 +215,5 @@ func (j *Job) broken(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF // an end that nobody has announced
 	}
-	return &BrokenError{Node: j.k.c.Node, ID: j.ID, Offset: j.Offset(), Err: err}
+	return &BrokenError{Node: j.c.Node, ID: j.ID, Offset: j.Offset(), Err: err}
 }

@@ -41,6 +41,13 @@ type submitMsg struct {
 	Job    string            `cbor:"4,keyasint,omitempty"`
 	Tree   bool              `cbor:"5,keyasint,omitempty"` // the submitter has one
 	Key    []byte            `cbor:"6,keyasint,omitempty"` // of the content's owner
+
+	Store   string   `cbor:"7,keyasint,omitempty"`  // the incarnation it is meant for
+	Resume  bool     `cbor:"8,keyasint,omitempty"`  // the payload can be sent from any offset
+	Size    int64    `cbor:"9,keyasint,omitempty"`  // of the payload, where known
+	SHA256  []byte   `cbor:"10,keyasint,omitempty"` // of the payload, where known
+	Grants  []string `cbor:"11,keyasint,omitempty"`
+	Expires int64    `cbor:"12,keyasint,omitempty"` // nanoseconds since 1970
 }
 
 // unitMsg is follow, cancel, release and query. An empty id in a cancel or
@@ -65,6 +72,9 @@ type payloadAbortMsg struct {
 type acceptedMsg struct {
 	WantPayload bool `cbor:"1,keyasint,omitempty"`
 	WantTree    bool `cbor:"2,keyasint,omitempty"`
+
+	Offset int64  `cbor:"3,keyasint,omitempty"` // what is there of the payload
+	Store  string `cbor:"4,keyasint,omitempty"` // the incarnation of this node's store
 }
 
 // lackingMsg answers a manifest.

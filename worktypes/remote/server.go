@@ -37,6 +37,12 @@ type Server struct {
 	// means that nothing is, and only the submitter's own key counts. Nil: all
 	// of the id. It is set before the first Serve.
 	Lasting func(peer string) string
+	// Park is how long a payload is kept whose submitter's connection broke, for
+	// it to go on; 0: not at all. It is set before the first Serve.
+	Park time.Duration
+	// Audit, where it is not nil, hears of everything that changes a unit or
+	// gives out its results. It is set before the first Serve.
+	Audit func(Event)
 
 	m     *worktypes.Manager
 	log   *slog.Logger
@@ -113,6 +119,9 @@ func (x *exchange) serve() error {
 		return x.unit(t, m)
 	case typeList:
 		for _, st := range x.s.m.List() {
+			if x.allowed(st.ID) != nil {
+				continue
+			}
 			if err := x.send(typeStatus, statusToWire(st)); err != nil {
 				return err
 			}
@@ -124,17 +133,30 @@ func (x *exchange) serve() error {
 
 // unit answers the requests that name a unit.
 func (x *exchange) unit(t wire.Type, m unitMsg) error {
+	err := x.allowed(m.ID)
+	if err != nil {
+		if t != typeQuery {
+			x.audit(actions()[t], m.ID, err)
+		}
+		return x.refuse(err)
+	}
 	switch t {
 	case typeFollow:
+		x.audit("attach", m.ID, nil)
 		return x.follow(m.ID, m.Offset)
 	case typeCancel:
 		x.log.Info("cancel of a work unit", "unit", m.ID)
-		if err := x.s.m.Cancel(m.ID); err != nil {
+		err := x.s.m.Cancel(m.ID)
+		x.audit("cancel", m.ID, err)
+		if err != nil {
 			return x.refuse(err)
 		}
 	case typeRelease:
 		x.log.Info("release of a work unit", "unit", m.ID)
-		return x.done(x.s.m.Release(x.ctx, m.ID))
+		about := x.about(m.ID)
+		err := x.s.m.Release(x.ctx, m.ID)
+		x.auditAbout("release", about, err)
+		return x.done(err)
 	}
 	st, err := x.s.m.Status(m.ID)
 	if err != nil {
@@ -153,24 +175,38 @@ func (x *exchange) submit(body []byte) error {
 	if err := wire.Unmarshal(body, &m); err != nil {
 		return x.refuse(err)
 	}
-	st, err := x.s.m.Submit(worktypes.Spec{ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer})
+	spec := worktypes.Spec{
+		ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer, Grants: m.Grants, Expires: fromNanos(m.Expires),
+	}
+	st, err := x.accept(spec, m)
 	if err != nil {
+		x.auditAbout("submit", Event{Unit: m.ID, Type: m.Type}, err)
 		return x.refuse(err)
 	}
 	if st.State != worktypes.Pending {
 		return x.acceptAndFollow(m.ID)
 	}
-	p, err := x.s.m.Payload(m.ID)
+	payload := x.s.m.Payload
+	if m.Resume {
+		payload = x.s.m.ResumePayload
+	}
+	p, err := payload(m.ID)
 	if errors.Is(err, worktypes.ErrNotPending) { // just now
 		return x.acceptAndFollow(m.ID)
 	}
 	if err != nil {
 		return x.refuse(err)
 	}
-	defer p.Close()
+	defer func() {
+		if x.s.Park > 0 {
+			p.Park(x.s.Park)
+		} else {
+			p.Close()
+		}
+	}()
 	owner, known := x.contentOwner(m)
-	withTree := m.Tree && known && p.TakesTree()
-	if err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree}); err != nil {
+	withTree := m.Tree && known && p.Size() == 0 && p.TakesTree()
+	if err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree, Offset: p.Size(), Store: x.s.m.Store()}); err != nil {
 		return err
 	}
 	if withTree {
@@ -187,14 +223,16 @@ func (x *exchange) submit(body []byte) error {
 	}
 	// A unit that could not be started is Failed, or was canceled: following
 	// it tells.
-	if err := x.s.m.Start(m.ID); errors.Is(err, worktypes.ErrClosed) {
+	err = x.s.m.Start(m.ID)
+	x.auditPayload(m, p, err)
+	if errors.Is(err, worktypes.ErrClosed) {
 		return x.refuse(err)
 	}
 	return x.follow(m.ID, 0)
 }
 
 func (x *exchange) acceptAndFollow(id string) error {
-	if err := x.send(typeAccepted, acceptedMsg{}); err != nil {
+	if err := x.send(typeAccepted, acceptedMsg{Store: x.s.m.Store()}); err != nil {
 		return err
 	}
 	return x.follow(id, 0)

@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
 )
 
 // Input is what a unit gets to work with.
@@ -28,6 +29,25 @@ type Input struct {
 	// Sent, where it is not nil, hears from another goroutine how many bytes
 	// have been sent so far.
 	Sent func(bytes int64)
+
+	// Again says that Payload may be called again, for the same bytes from their
+	// beginning or for others, when the connection broke before the node had them
+	// all.
+	Again bool
+	// Ref, where it is not nil, is what the payload is; Payload's reader is an
+	// io.Seeker then, and the node that has a part already gets the rest only.
+	Ref *worktypes.PayloadRef
+	// Store is the incarnation of the node's store that the unit is meant for: a
+	// node with another one refuses (worktypes.ErrOtherStore). Empty: any.
+	Store string
+	// Accepted, where it is not nil, is told the incarnation of the node's store
+	// before any payload is sent; its error ends the submit.
+	Accepted func(store string) error
+	// Offset is where the results are followed from when the node has the unit
+	// already, and has started it.
+	Offset int64
+
+	from int64 // what the node has of the payload
 }
 
 // Tree is a directory to send: a tree.Snapshot, or one that does more.
@@ -126,6 +146,9 @@ func (u *upload) write() {
 	if err == nil {
 		payload = u.input.Payload(u.lacking != nil)
 	}
+	if u.input.from > 0 && err == nil {
+		_, err = payload.(io.Seeker).Seek(u.input.from, io.SeekStart)
+	}
 	hash := sha256.New()
 	before := u.sent
 	if err == nil && payload != nil {
@@ -134,6 +157,8 @@ func (u *upload) write() {
 	}
 	var broken *writeError
 	switch {
+	case err == nil && u.input.Ref != nil:
+		u.send(typePayloadEnd, payloadEndMsg{Size: u.input.Ref.Size, SHA256: u.input.Ref.SHA256[:]})
 	case err == nil:
 		u.send(typePayloadEnd, payloadEndMsg{Size: u.sent - before, SHA256: hash.Sum(nil)})
 	case errors.Is(err, errOver), errors.As(err, &broken):

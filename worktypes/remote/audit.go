@@ -1,0 +1,78 @@
+package remote
+
+import (
+	"fmt"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+)
+
+// Event is something for the audit record: who wanted what of which unit, and
+// whether he got it. It has no params and no payload.
+type Event struct {
+	Action string // submit, attach, cancel or release
+	Peer   string // who
+	Unit   string
+	Type   string // the work type; empty: the unit is not known
+	Owner  string // of the unit
+	Job    string // the job id
+	// Payload is known for a submit that was accepted.
+	Payload *worktypes.PayloadRef
+	Err     error // why it was refused; nil: it was not
+}
+
+// actions are the names of requests in the audit record.
+func actions() map[wire.Type]string {
+	return map[wire.Type]string{typeFollow: "attach", typeCancel: "cancel", typeRelease: "release"}
+}
+
+// allowed returns nil where the peer may see and end the unit, or where there is
+// none, which the Manager tells.
+func (x *exchange) allowed(id string) error {
+	spec, err := x.s.m.Spec(id)
+	if err != nil || spec.Allows(x.peer) {
+		return nil
+	}
+	return fmt.Errorf("%w: unit %s", worktypes.ErrForbidden, id)
+}
+
+// accept is Manager.Submit with the store and the payload that the submit is
+// bound to.
+func (x *exchange) accept(spec worktypes.Spec, m submitMsg) (worktypes.Status, error) {
+	if m.Store != "" && m.Store != x.s.m.Store() {
+		return worktypes.Status{}, fmt.Errorf("%w: it was set up anew since unit %s was submitted, and cannot know whether that has run", worktypes.ErrOtherStore, m.ID)
+	}
+	st, err := x.s.m.Submit(spec)
+	if err != nil {
+		return st, err
+	}
+	if ref, whole, err := x.s.m.PayloadRef(m.ID); err == nil && whole && len(m.SHA256) == len(ref.SHA256) &&
+		(m.Size != ref.Size || [32]byte(m.SHA256) != ref.SHA256) {
+		return st, fmt.Errorf("%w: unit %s has another payload", worktypes.ErrConflict, m.ID)
+	}
+	return st, nil
+}
+
+func (x *exchange) about(id string) Event {
+	e := Event{Unit: id}
+	if spec, err := x.s.m.Spec(id); err == nil {
+		e.Type, e.Owner, e.Job = spec.Type, spec.Owner, spec.Job
+	}
+	return e
+}
+
+func (x *exchange) audit(action, id string, err error) { x.auditAbout(action, x.about(id), err) }
+
+func (x *exchange) auditAbout(action string, e Event, err error) {
+	if x.s.Audit != nil {
+		e.Action, e.Peer, e.Err = action, x.peer, err
+		x.s.Audit(e)
+	}
+}
+
+func (x *exchange) auditPayload(m submitMsg, p *worktypes.Payload, err error) {
+	e := x.about(m.ID)
+	e.Type = m.Type
+	e.Payload = &worktypes.PayloadRef{Size: p.Size(), SHA256: p.Sum()}
+	x.auditAbout("submit", e, err)
+}
