@@ -74,7 +74,8 @@ func TestStopOfAJobThatHangs(t *testing.T) {
 		t.Skip("waits for as long as stop does")
 	}
 	t.Parallel()
-	_, p, pid := background(t)
+	n, p, pid := background(t)
+	n.jobsGoOn = true // who cannot be asked to does not cancel its job
 	var number int
 	if _, err := fmt.Sscan(pid, &number); err != nil {
 		t.Fatal(err)
