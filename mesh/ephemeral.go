@@ -20,10 +20,16 @@ type Attachment struct {
 }
 
 // Attach starts a node in the role Ephemeral and waits until one of
-// cfg.Peers takes it. An empty cfg.ID gets one of its own (EphemeralID). The
+// cfg.Peers takes it. An empty cfg.ID gets one of its own: below that of cfg.Self,
+// or EphemeralID. The
 // error is that of New or of Mesh.Attached. Call Close in the end.
 func Attach(ctx context.Context, cfg Config) (*Attachment, error) {
-	if cfg.Role = Ephemeral; cfg.ID == "" {
+	cfg.Role = Ephemeral
+	switch {
+	case cfg.ID != "":
+	case cfg.Self != nil:
+		cfg.ID = routing.NodeID(fmt.Sprintf("%s/%s", cfg.Self.ID, ulid.Make()))
+	default:
 		cfg.ID = EphemeralID()
 	}
 	m, err := New(ctx, cfg)

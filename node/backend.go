@@ -69,7 +69,7 @@ func (b backend) Status(_ context.Context, want control.Fields) (control.Status,
 		SystemCPUCount: runtime.NumCPU(),
 		NodeID:         string(s.ID),
 		Software:       "ranvier " + b.n.version,
-		Insecure:       true, // until nodes have identities
+		Insecure:       b.n.self == nil,
 
 		Connections:          connections(s.Links),
 		RoutingTable:         map[string]string{},

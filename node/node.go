@@ -16,6 +16,7 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -36,6 +37,11 @@ type Options struct {
 	// worktypes/keeper); nil: jobs are children of this process, and end with
 	// it.
 	Keeper []string
+	// Identity is the node's; nil: none, and then its listeners are on loopback
+	// or the file says insecure. Transports have to carry its TLS.
+	Identity *identity.Self
+	// CA is the mesh's, on the node that has it.
+	CA *identity.CA
 	// Ready, where it is not nil, is called once all that the file names is
 	// listened on, with the addresses of the mesh's listeners (scheme://address).
 	Ready func(addrs []string)
@@ -67,21 +73,30 @@ type Node struct {
 	reloading sync.Mutex
 	level     *slog.LevelVar
 	current   *config.Config // the file that is in effect; only its links differ from cfg
+
+	self     *identity.Self // nil: none
+	ca       *identity.CA   // nil but on the CA's node
+	renewing chan struct{}  // has one when the certificate is to be renewed at once
 }
 
 // New makes a node: it takes the data directory, and binds all listeners. An
 // error names the item of the file where it has a part in it. Call Run, which
 // gives everything free in the end.
 func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err error) {
-	n := &Node{cfg: cfg, current: cfg, log: opt.Log, level: opt.Level, version: opt.Version, drain: make(chan time.Duration, 1)}
+	n := &Node{
+		cfg: cfg, current: cfg, log: opt.Log, level: opt.Level, version: opt.Version, drain: make(chan time.Duration, 1),
+		self: opt.Identity, ca: opt.CA, renewing: make(chan struct{}, 1),
+	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	for _, w := range cfg.Warnings {
 		n.log.Warn(w)
 	}
-	if err := cfg.CheckLoopback(); err != nil {
-		return nil, err
+	if n.self == nil {
+		if err := cfg.CheckLoopback(); err != nil {
+			return nil, err
+		}
 	}
 	defer func() {
 		if err != nil {
@@ -124,7 +139,7 @@ func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 				n.log.Error("the epoch cannot be stored; neighbours may take the next start for a twin", "err", err)
 			}
 		},
-		Transports: opt.Transports, Software: "ranvier " + opt.Version, Insecure: true, Log: n.log,
+		Transports: opt.Transports, Software: "ranvier " + opt.Version, Self: n.self, Insecure: n.self == nil, Log: n.log,
 	}
 	if n.cfg.Node.Leaf {
 		c.Role = mesh.Leaf
@@ -153,6 +168,10 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 		g.Go(func() error { return n.control.Serve(running, s) })
 	}
 	if err := n.serveMesh(running, g); err != nil {
+		stop()
+		return errors.Join(err, g.Wait())
+	}
+	if err := n.serveIdentity(running, g); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
 	}

@@ -16,7 +16,7 @@ const maxBackup = 64 << 20
 
 // caFiles are what a CA consists of. The root's key may be elsewhere.
 func caFiles() []string {
-	return []string{stateFile, rootsFile, issuerKeyFile, issuerCertFile, caRevokedFile, rootKeyFile}
+	return []string{stateFile, rootsFile, issuerKeyFile, IssuerFile, RevocationsFile, rootKeyFile}
 }
 
 // Backup returns the whole CA, encrypted with a passphrase (age). Who has both

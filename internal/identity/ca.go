@@ -35,13 +35,14 @@ type CA struct {
 	scrypt int // see seal; tests spend less
 }
 
-// The files of a CA's directory beside its state.
+// The files of a CA's directory beside its state. A process that serves a CA
+// watches the exported ones.
 const (
-	rootKeyFile    = "root.key"    // PKCS#8, or the same encrypted with a passphrase (age)
-	rootsFile      = "roots.crt"   // the roots in use, the newest first
-	issuerKeyFile  = "issuer.key"  // PKCS#8
-	issuerCertFile = "issuer.crt"  // the issuer's certificate, and old roots' signatures of the root
-	caRevokedFile  = "revocations" // the newest signed list
+	rootKeyFile     = "root.key"    // PKCS#8, or the same encrypted with a passphrase (age)
+	rootsFile       = "roots.crt"   // the roots in use, the newest first
+	issuerKeyFile   = "issuer.key"  // PKCS#8
+	IssuerFile      = "issuer.crt"  // the issuer's certificate, and old roots' signatures of the root
+	RevocationsFile = "revocations" // the newest signed list
 )
 
 const (
@@ -114,6 +115,9 @@ func OpenCA(dir string, now func() time.Time) (*CA, error) {
 	c.clock.Observe(chain[0].NotBefore)
 	return c, nil
 }
+
+// Dir returns the CA's directory.
+func (c *CA) Dir() string { return c.dir }
 
 // Mesh returns the mesh's name.
 func (c *CA) Mesh() string { return c.mesh }
@@ -203,12 +207,12 @@ func (c *CA) newIssuer(root *x509.Certificate, rootKey ed25519.PrivateKey, cross
 	if err := writeFile(filepath.Join(c.dir, issuerKeyFile), text, 0o600); err != nil {
 		return err
 	}
-	return writeFile(filepath.Join(c.dir, issuerCertFile), encodeCerts(append([][]byte{cert.Raw}, rawCerts(crosses)...)...), 0o644)
+	return writeFile(filepath.Join(c.dir, IssuerFile), encodeCerts(append([][]byte{cert.Raw}, rawCerts(crosses)...)...), 0o644)
 }
 
 // issuer returns the issuer's chain without the root, and its key.
 func (c *CA) issuer() ([]*x509.Certificate, ed25519.PrivateKey, error) {
-	chain, err := readCerts(filepath.Join(c.dir, issuerCertFile))
+	chain, err := readCerts(filepath.Join(c.dir, IssuerFile))
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the CA's issuer: %w", err)
 	}
@@ -445,12 +449,12 @@ func (c *CA) publish(s *caState) (*Revocations, error) {
 	if err != nil {
 		return nil, err
 	}
-	return list, writeFile(filepath.Join(c.dir, caRevokedFile), list.Raw, 0o644)
+	return list, writeFile(filepath.Join(c.dir, RevocationsFile), list.Raw, 0o644)
 }
 
 // Revocations returns the newest signed list, nil when nobody was ever revoked.
 func (c *CA) Revocations() ([]byte, error) {
-	raw, err := os.ReadFile(filepath.Join(c.dir, caRevokedFile))
+	raw, err := os.ReadFile(filepath.Join(c.dir, RevocationsFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}

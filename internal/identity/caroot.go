@@ -256,7 +256,7 @@ func (c *CA) FinishRollover() (list *Revocations, err error) {
 		if err != nil {
 			return err
 		}
-		return writeFile(filepath.Join(c.dir, issuerCertFile), encodeCerts(chain[0].Raw), 0o644)
+		return writeFile(filepath.Join(c.dir, IssuerFile), encodeCerts(chain[0].Raw), 0o644)
 	})
 	return list, err
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -27,7 +28,7 @@ const (
 	JoinTime = 10 * time.Second
 
 	typeJoin    wire.Type = 0x40 // joinRequest
-	typeRenew   wire.Type = 0x41 // an empty map
+	typeRenew   wire.Type = 0x41 // renewRequest
 	typeGrant   wire.Type = 0x42 // grantMessage
 	typeRefusal wire.Type = 0x43 // refusalMessage
 
@@ -48,7 +49,22 @@ type joinRequest struct {
 	Sig    []byte         `cbor:"4,keyasint"`
 }
 
-type renewRequest struct{}
+// renewRequest asks for another certificate for the same key. Whoever carries
+// it, it is of use to the key's owner only.
+//
+//	key  field      type     limits
+//	 1   chain      [bytes]  1 to 8 certificates in DER, the member's first; it holds
+//	 2   asked      uint     seconds since 1970, by the asker's clock
+//	 3   signature  bytes    that certificate's key's, over id and asked
+type renewRequest struct {
+	Chain [][]byte `cbor:"1,keyasint"`
+	Asked int64    `cbor:"2,keyasint"`
+	Sig   []byte   `cbor:"3,keyasint"`
+}
+
+func (r renewRequest) signed(mesh string, id routing.NodeID) []byte {
+	return signed(domainRenew, mesh, []byte(id), binary.BigEndian.AppendUint64(nil, uint64(r.Asked)))
+}
 
 // grantMessage is a Grant as it travels.
 //
@@ -167,16 +183,20 @@ func (c *CA) join(r joinRequest) (*Grant, error) {
 	return c.Redeem([SecretLen]byte(r.Secret), r.ID, key)
 }
 
-// ServeRenew renews the certificate of a member that has proven itself at the
-// other end of conn, which it closes.
-func (c *CA) ServeRenew(conn net.Conn, m Member, log *slog.Logger) {
+// ServeRenew renews the certificate of a member that proves itself to trust
+// over conn, which it closes.
+func (c *CA) ServeRenew(conn net.Conn, trust *Trust, log *slog.Logger) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(JoinTime))
-	t, _, err := wire.ReadFrame(conn, nil, maxJoinFrame)
+	t, body, err := wire.ReadFrame(conn, nil, wire.MaxFrame)
 	if err != nil || t != typeRenew {
 		return
 	}
-	g, err := c.Renew(m)
+	m, err := renewing(body, trust)
+	var g *Grant
+	if err == nil {
+		g, err = c.Renew(m)
+	}
 	if err != nil {
 		log.Warn("a certificate was not renewed", "node", m.ID, "err", err)
 	} else {
@@ -187,11 +207,30 @@ func (c *CA) ServeRenew(conn net.Conn, m Member, log *slog.Logger) {
 	}
 }
 
+// renewing finds out who asks.
+func renewing(body []byte, trust *Trust) (Member, error) {
+	var r renewRequest
+	if err := wire.Unmarshal(body, &r); err != nil {
+		return Member{}, err
+	}
+	m, err := trust.VerifyRaw(r.Chain, AsSigner)
+	if err != nil {
+		return m, err
+	}
+	key, ok := m.Key.(ed25519.PublicKey)
+	if !ok || !ed25519.Verify(key, r.signed(trust.mesh, m.ID), r.Sig) {
+		return m, fmt.Errorf("node %s: %w", m.ID, ErrSignature)
+	}
+	return m, nil
+}
+
 // Renew asks the CA's node, at the other end of conn, for a new certificate,
 // and keeps it.
 func (s *Self) Renew(conn net.Conn) error {
 	conn.SetDeadline(time.Now().Add(JoinTime))
-	frame, err := wire.AppendMessage(nil, typeRenew, renewRequest{})
+	r := renewRequest{Chain: s.Certificate().Certificate, Asked: s.trust.clock.Now().Unix()}
+	r.Sig = ed25519.Sign(s.key, r.signed(s.Mesh, s.ID))
+	frame, err := wire.AppendMessage(nil, typeRenew, r)
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ const (
 	domainRevoke  = "ranvier revocations 1"
 	domainEndorse = "ranvier endorsement 1"
 	domainJoin    = "ranvier join 1"
-	domainWork    = "ranvier work 1"
+	domainRenew   = "ranvier renewal 1"
 )
 
 // ErrSignature is wrapped by the error of a signature that does not hold.

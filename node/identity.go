@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ranvier-mesh/ranvier/internal/identity"
+	"github.com/ranvier-mesh/ranvier/mesh"
+)
+
+const (
+	// renewEvery is how often the node looks whether its certificate is due: by
+	// a timer of its whole half-life it would not notice a clock that was set.
+	renewEvery = time.Hour
+	// renewRetry bounds the random pause after a renewal that failed.
+	renewRetry = 5 * time.Minute
+	// renewTime is how long a renewal may take.
+	renewTime = 15 * time.Second
+	// endsSoon is when a certificate that is not renewed becomes an error in the log.
+	endsSoon = 48 * time.Hour
+)
+
+// serveIdentity keeps the node's certificate fresh, and on the CA's node serves
+// renewals and publishes revocations.
+func (n *Node) serveIdentity(ctx context.Context, g *errgroup.Group) error {
+	if n.self == nil {
+		return nil
+	}
+	g.Go(func() error { return n.renew(ctx) })
+	if n.ca == nil {
+		return nil
+	}
+	l, err := n.mesh.Listen(identity.RenewService)
+	if err != nil {
+		return fmt.Errorf("the CA's service: %w", err)
+	}
+	g.Go(func() error {
+		return acceptAll(ctx, l, func(_ context.Context, conn *mesh.Conn) {
+			n.ca.ServeRenew(conn, n.self.Trust(), n.log)
+		})
+	})
+	return n.publish(ctx, g)
+}
+
+// renew gets a new certificate at half the life of the old one, for as long as
+// the node lives.
+func (n *Node) renew(ctx context.Context) error {
+	for {
+		wait := renewEvery
+		due := n.self.RenewAt().Sub(n.self.Trust().Clock().Now())
+		if due <= 0 {
+			if err := n.renewNow(ctx); err != nil && ctx.Err() == nil {
+				n.tellRenewal(err)
+				wait = renewRetry/10 + rand.N(renewRetry)
+			}
+		} else {
+			wait = min(wait, due)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-n.renewing:
+			t.Stop()
+			if err := n.renewNow(ctx); err != nil && ctx.Err() == nil {
+				n.tellRenewal(err)
+			}
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		}
+	}
+}
+
+func (n *Node) tellRenewal(err error) {
+	ends := n.self.Certificate().Leaf.NotAfter
+	level := slog.LevelWarn
+	if ends.Sub(n.self.Trust().Clock().Now()) < endsSoon {
+		level = slog.LevelError
+	}
+	n.log.Log(context.Background(), level, "the node's certificate was not renewed; trying again", "ends", ends, "ca", n.self.CA, "err", err)
+}
+
+func (n *Node) renewNow(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, renewTime)
+	defer cancel()
+	if err := RenewOver(ctx, n.mesh, n.self); err != nil {
+		return err
+	}
+	n.mesh.Renewed()
+	n.log.Info("the node's certificate was renewed", "ends", n.self.Certificate().Leaf.NotAfter)
+	return nil
+}
+
+// RenewOver has an identity renewed over a mesh that its owner is in. Errors
+// are those of mesh.Mesh.Dial and identity.Self.Renew.
+func RenewOver(ctx context.Context, m *mesh.Mesh, self *identity.Self) error {
+	conn, err := m.Dial(ctx, self.CA, identity.RenewService)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	return self.Renew(net.Conn(conn))
+}
+
+// publish tells the mesh of revocations that the commands sign on this host,
+// and has the node's own certificate made anew when the issuer is a new one.
+func (n *Node) publish(ctx context.Context, g *errgroup.Group) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the CA: %w", err)
+	}
+	if err := w.Add(n.ca.Dir()); err != nil {
+		return errors.Join(fmt.Errorf("watch the CA: %w", err), w.Close())
+	}
+	n.publishNow()
+	g.Go(func() error {
+		defer w.Close()
+		for {
+			select {
+			case e := <-w.Events:
+				switch filepath.Base(e.Name) {
+				case identity.RevocationsFile:
+					n.publishNow()
+				case identity.IssuerFile:
+					select {
+					case n.renewing <- struct{}{}:
+					default:
+					}
+				}
+			case err := <-w.Errors:
+				n.log.Error("the CA's directory is not watched any more; revocations are told after a restart", "err", err)
+				return nil
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return nil
+}
+
+func (n *Node) publishNow() {
+	list, err := n.ca.Revocations()
+	if err == nil && len(list) > 0 {
+		_, err = n.mesh.Revoke(list)
+	}
+	if err != nil {
+		n.log.Error("the CA's revocations cannot be published", "err", err)
+	}
+}
