@@ -56,8 +56,10 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 	if items := config.Fixed(n.cfg, cfg); len(items) > 0 {
 		return &ReloadError{ReloadFixed, fmt.Errorf("%s: what the file says of %s has changed, which needs a restart", cfg.File, strings.Join(items, ", "))}
 	}
-	if err := cfg.CheckLoopback(); err != nil {
-		return &ReloadError{ReloadInvalid, err}
+	if n.self == nil {
+		if err := cfg.CheckLoopback(); err != nil {
+			return &ReloadError{ReloadInvalid, err}
+		}
 	}
 	gone, added := difference(n.current.Listeners, cfg.Listeners)
 	unbound, err := n.replaceListeners(ctx, gone, added)

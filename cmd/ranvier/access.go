@@ -22,13 +22,15 @@ const socketEnv = "RANVIER_SOCKET"
 // access is how a command gets into the mesh: through a running node's control
 // socket, or as an ephemeral node.
 type access struct {
-	socket string
-	peers  []string
+	socket   string
+	peers    []string
+	identity userIdentity
 }
 
 func (a *access) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&a.socket, "socket", "s", os.Getenv(socketEnv), "control socket of a running node (default $"+socketEnv+")")
 	cmd.Flags().StringArrayVar(&a.peers, "receptor-peer", nil, "attach to the mesh through this node instead: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated")
+	a.identity.flag(cmd)
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
 	cmd.MarkFlagFilename("socket")
 }
@@ -55,17 +57,22 @@ func (a *access) open(ctx context.Context) (asker, error) {
 	if len(peers) == 0 {
 		peers = []string{remote.DefaultPeer}
 	}
-	carriers, err := transports(nil)
+	self, err := a.identity.load()
 	if err != nil {
 		return nil, err
 	}
-	m, err := remote.Attach(ctx, 5*time.Second, peers, mesh.Config{Transports: carriers, Software: "ranvier " + buildVersion()})
+	carriers, err := transports(nil, self, nil)
+	if err != nil {
+		return nil, err
+	}
+	m, err := remote.Attach(ctx, 5*time.Second, peers, mesh.Config{Self: self, Transports: carriers, Software: "ranvier " + buildVersion()})
 	if err != nil {
 		if len(a.peers) == 0 {
 			err = fmt.Errorf("%w (name a control socket with --socket or a node with --receptor-peer)", err)
 		}
 		return nil, unavailable(err)
 	}
+	a.identity.renew(ctx, m.Mesh, self)
 	return ephemeral{m}, nil
 }
 

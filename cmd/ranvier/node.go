@@ -1,14 +1,19 @@
 package main
 
 import (
+	"cmp"
+	"crypto/tls"
+	"errors"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
@@ -16,18 +21,51 @@ import (
 	"github.com/ranvier-mesh/ranvier/node"
 )
 
-// transports maps the schemes of addresses to what carries the links.
-func transports(log *slog.Logger) (map[string]link.Transport, error) {
-	quic, err := quiclink.New(quiclink.Config{Log: log})
+// transports maps the schemes of addresses to what carries the links, with the
+// TLS of self where that is not nil. ca, where it is not nil, lets nodes join.
+func transports(log *slog.Logger, self *identity.Self, ca *identity.CA) (map[string]link.Transport, error) {
+	var server, client *tls.Config
+	services := map[string]func(*tls.Conn){}
+	if self != nil {
+		server, client = self.ServerTLS(), self.ClientTLS()
+	}
+	quic, err := quiclink.New(quiclink.Config{TLSServer: server, TLSClient: client, Log: log})
 	if err != nil {
 		return nil, err
 	}
-	return map[string]link.Transport{
-		"tcp":  tcplink.Transport{},
-		"quic": quic,
-		"ws":   wslink.Transport{},
-		"wss":  wslink.Transport{Secure: true},
-	}, nil
+	ws := wslink.Transport{LinkServerTLS: server, LinkClientTLS: client}
+	tcp := tcplink.Transport{ServerTLS: server, ClientTLS: client, Services: services}
+	if self != nil && ca != nil {
+		join := identity.NewJoinService(ca, log)
+		tcp.ServerTLS = server.Clone()
+		tcp.ServerTLS.GetConfigForClient = join.Config
+		services[identity.JoinProtocol] = join.Serve
+	}
+	wss := ws
+	wss.Secure = true
+	return map[string]link.Transport{"tcp": tcp, "quic": quic, "ws": ws, "wss": wss}, nil
+}
+
+// nodeIdentity loads what a node is, and the CA if it has that: both nil for a
+// node without an identity.
+func nodeIdentity(cfg *config.Config) (*identity.Self, *identity.CA, error) {
+	if cfg.Node.Insecure {
+		return nil, nil, nil
+	}
+	dir := cmp.Or(cfg.Node.Identity, filepath.Join(cfg.Node.DataDir, identityDir))
+	self, err := identity.Load(dir, nil)
+	if errors.Is(err, identity.ErrNone) && cfg.Node.Identity == "" {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, cfg.Node.Pos.Errorf("identity", "%w", err)
+	}
+	caDir := filepath.Join(cfg.Node.DataDir, caDir)
+	if _, err := os.Stat(caDir); err != nil {
+		return self, nil, nil
+	}
+	ca, err := identity.OpenCA(caDir, nil)
+	return self, ca, err
 }
 
 func newNode() *cobra.Command {
@@ -47,11 +85,17 @@ standard error.`,
 			level := new(slog.LevelVar)
 			level.Set(cfg.LogLevel)
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-			carriers, err := transports(log)
+			self, ca, err := nodeIdentity(cfg)
 			if err != nil {
 				return err
 			}
-			n, err := node.New(cmd.Context(), cfg, node.Options{Transports: carriers, Version: buildVersion(), Log: log, Level: level, Keeper: keeperCommand()})
+			carriers, err := transports(log, self, ca)
+			if err != nil {
+				return err
+			}
+			n, err := node.New(cmd.Context(), cfg, node.Options{
+				Transports: carriers, Identity: self, CA: ca, Version: buildVersion(), Log: log, Level: level, Keeper: keeperCommand(),
+			})
 			if err != nil {
 				return err
 			}

@@ -46,6 +46,7 @@ the play's.`,
 type runCommand struct {
 	o        remote.Options
 	job      jobFlags
+	identity userIdentity
 	logs     logFlags
 	program  string
 	standsIn bool
@@ -60,6 +61,7 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&r.o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
 	f.StringVar(&r.o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
 	f.DurationVar(&r.o.Reattach, "reattach-time", 2*time.Minute, "how long to look for the job when the way to it breaks or its node restarts; 0: not at all")
+	r.identity.flag(cmd)
 	r.logs.add(cmd)
 }
 
@@ -122,7 +124,10 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 		fmt.Fprintf(os.Stderr, "%s: canceling the job on node %s%s\n", r.program, o.ViaReceptor, hint)
 	}
 	var err error
-	if o.Transports, err = transports(o.Log); err != nil {
+	if o.Identity, err = r.identity.load(); err != nil {
+		return remote.Result{}, err
+	}
+	if o.Transports, err = transports(o.Log, o.Identity, nil); err != nil {
 		return remote.Result{}, err
 	}
 	return remote.Run(ctx, o)

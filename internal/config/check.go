@@ -108,7 +108,7 @@ func (c *Config) CheckLoopback() error {
 	for _, l := range c.Listeners {
 		if !l.loopback() {
 			errs = append(errs, l.Pos.Errorf("bindaddr",
-				`anyone who reaches %s could join the mesh, since nodes have no identities: write "bindaddr: 127.0.0.1", or "insecure: true" in the item node to allow it`,
+				`anyone who reaches %s could join the mesh, since this node has no identity: make one with "ranvier ca init" or "ranvier join", or write "bindaddr: 127.0.0.1", or "insecure: true" in the item node to allow it`,
 				l.Address()))
 		}
 	}

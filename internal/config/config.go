@@ -44,10 +44,13 @@ type Config struct {
 
 // Node is the item "node".
 type Node struct {
-	Pos      Pos            // Line is 0 when the file has no such item
-	ID       routing.NodeID // valid; the host's name when the file has none
-	DataDir  string
-	Leaf     bool // attach to the peers and forward nothing
+	Pos     Pos            // Line is 0 when the file has no such item
+	ID      routing.NodeID // valid; the host's name when the file has none
+	DataDir string
+	Leaf    bool // attach to the peers and forward nothing
+	// Identity is the directory with the node's key and certificate; empty:
+	// DataDir/identity, if there is one.
+	Identity string
 	Insecure bool // accept links from other hosts although there is no identity
 }
 

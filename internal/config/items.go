@@ -51,6 +51,7 @@ func buildNode(c *Config, f *fields) {
 		ID:       get(f, "id", "", asOwnID),
 		DataDir:  get(f, "datadir", DefaultDataDir, asText),
 		Leaf:     get(f, "leaf", false, asBool),
+		Identity: get(f, "identity", "", asText),
 		Insecure: get(f, "insecure", false, asBool),
 	}
 	f.unsupported("firewallrules")

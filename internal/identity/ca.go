@@ -4,7 +4,6 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
@@ -16,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -349,6 +349,9 @@ func (c *CA) Token(r Request) (Token, error) {
 	}
 	now := c.clock.Now()
 	t := Token{Mesh: c.mesh, Addresses: r.Addresses, Pin: keyIDOfCert(roots[0]), Issued: now, Role: r.Role}
+	if !strings.ContainsAny(r.Pattern, `*?[\`) {
+		t.ID = routing.NodeID(r.Pattern)
+	}
 	rand.Read(t.Secret[:])
 	err = c.update(func(s *caState) error {
 		if len(t.Addresses) == 0 {
@@ -459,40 +462,4 @@ func (c *CA) Revocations() ([]byte, error) {
 		return nil, nil
 	}
 	return raw, err
-}
-
-// JoinTLS returns the settings of the join service: its certificate is the
-// CA's, which no member has, so no member can take a token's secret.
-func (c *CA) JoinTLS() (*tls.Config, error) {
-	key, err := NewKey()
-	if err != nil {
-		return nil, err
-	}
-	chain, issuerKey, err := c.issuer()
-	if err != nil {
-		return nil, err
-	}
-	roots, err := c.Roots()
-	if err != nil {
-		return nil, err
-	}
-	n, err := serial()
-	if err != nil {
-		return nil, err
-	}
-	now := c.clock.Now()
-	cert, err := create(&x509.Certificate{
-		SerialNumber: n, Subject: pkix.Name{CommonName: c.mesh + " join", Organization: []string{c.mesh}},
-		NotBefore: now.Add(-skew), NotAfter: now.Add(MaxLife), URIs: []*url.URL{caURI(c.mesh, "")},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
-	}, chain[0], key.Public(), issuerKey)
-	if err != nil {
-		return nil, err
-	}
-	ders := append([][]byte{cert.Raw}, rawCerts(chain)...)
-	ders = append(ders, rawCerts(roots)...)
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{JoinProtocol}, SessionTicketsDisabled: true,
-		Certificates: []tls.Certificate{{Certificate: ders, PrivateKey: key, Leaf: cert}},
-	}, nil
 }

@@ -245,21 +245,31 @@ func (s *Self) Renew(conn net.Conn) error {
 }
 
 // Join makes a key, has it certified with a token, and keeps the identity in
-// dir, which must not have one. system is the host's clock, nil for time.Now.
-// The error is a *RefusedError where the CA refused.
-func Join(ctx context.Context, t Token, id routing.NodeID, dir string, system func() time.Time) (*Self, error) {
+// dir, which must not have one. It also returns which of the token's addresses
+// has answered. system is the host's clock, nil for time.Now. The error is a
+// *RefusedError where the CA refused.
+func Join(ctx context.Context, t Token, id routing.NodeID, dir string, system func() time.Time) (_ *Self, address string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, JoinTime)
 	defer cancel()
 	key, err := pendingKey(dir)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	conn, root, err := dialCA(ctx, t, NewClock(system, t.Issued))
+	conn, root, address, err := dialCA(ctx, t, NewClock(system, t.Issued))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	g, err := askToJoin(conn, t, id, key)
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := begin(dir, key, g, root, NewClock(system, t.Issued))
+	return s, address, err
+}
+
+func askToJoin(conn net.Conn, t Token, id routing.NodeID, key ed25519.PrivateKey) (*Grant, error) {
 	public := key.Public().(ed25519.PublicKey)
 	frame, err := wire.AppendMessage(nil, typeJoin, joinRequest{
 		Secret: t.Secret[:], ID: id, Key: public,
@@ -278,7 +288,7 @@ func Join(ctx context.Context, t Token, id routing.NodeID, dir string, system fu
 	if g.ID != id || g.Mesh != t.Mesh {
 		return nil, fmt.Errorf("the CA made a certificate for node %s of mesh %s, asked for was node %s of mesh %s", g.ID, g.Mesh, id, t.Mesh)
 	}
-	return begin(dir, key, g, root, NewClock(system, t.Issued))
+	return g, nil
 }
 
 // begin keeps a first grant as an identity. root is the one that is trusted
@@ -360,7 +370,7 @@ func pendingKey(dir string) (ed25519.PrivateKey, error) {
 
 // dialCA connects to the first address of a token that answers, and makes sure
 // that it is the CA. It returns the root that the token names.
-func dialCA(ctx context.Context, t Token, clock *Clock) (net.Conn, *x509.Certificate, error) {
+func dialCA(ctx context.Context, t Token, clock *Clock) (net.Conn, *x509.Certificate, string, error) {
 	var errs []error
 	for i, address := range t.Addresses {
 		// Not all of the time for one address that swallows what it is sent.
@@ -370,11 +380,11 @@ func dialCA(ctx context.Context, t Token, clock *Clock) (net.Conn, *x509.Certifi
 		conn, root, err := dialOne(one, t, address, clock)
 		cancel()
 		if err == nil {
-			return conn, root, nil
+			return conn, root, address, nil
 		}
 		errs = append(errs, fmt.Errorf("reach the CA at %s: %w", address, err))
 	}
-	return nil, nil, errors.Join(errs...)
+	return nil, nil, "", errors.Join(errs...)
 }
 
 func dialOne(ctx context.Context, t Token, address string, clock *Clock) (net.Conn, *x509.Certificate, error) {

@@ -2,7 +2,10 @@ package identity
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"log/slog"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
@@ -58,4 +61,40 @@ func (s *JoinService) Serve(conn *tls.Conn) {
 		s.log.Warn("too many nodes ask to join at once; one is turned away", "from", conn.RemoteAddr())
 		conn.Close()
 	}
+}
+
+// JoinTLS returns the settings of the join service: its certificate is the
+// CA's, which no member has, so no member can take a token's secret.
+func (c *CA) JoinTLS() (*tls.Config, error) {
+	key, err := NewKey()
+	if err != nil {
+		return nil, err
+	}
+	chain, issuerKey, err := c.issuer()
+	if err != nil {
+		return nil, err
+	}
+	roots, err := c.Roots()
+	if err != nil {
+		return nil, err
+	}
+	n, err := serial()
+	if err != nil {
+		return nil, err
+	}
+	now := c.clock.Now()
+	cert, err := create(&x509.Certificate{
+		SerialNumber: n, Subject: pkix.Name{CommonName: c.mesh + " join", Organization: []string{c.mesh}},
+		NotBefore: now.Add(-skew), NotAfter: now.Add(MaxLife), URIs: []*url.URL{caURI(c.mesh, "")},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
+	}, chain[0], key.Public(), issuerKey)
+	if err != nil {
+		return nil, err
+	}
+	ders := append([][]byte{cert.Raw}, rawCerts(chain)...)
+	ders = append(ders, rawCerts(roots)...)
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: []string{JoinProtocol}, SessionTicketsDisabled: true,
+		Certificates: []tls.Certificate{{Certificate: ders, PrivateKey: key, Leaf: cert}},
+	}, nil
 }

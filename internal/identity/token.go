@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 const (
@@ -39,6 +40,8 @@ type Token struct {
 	// that this much time has passed.
 	Issued time.Time
 	Role   Role
+	// ID is the only id that the token is for; empty: there is a choice.
+	ID routing.NodeID
 }
 
 // tokenBody is a token before it is made one word.
@@ -49,7 +52,8 @@ type Token struct {
 //	 3   pin        bytes   the root's key id, 16
 //	 4   secret     bytes   16
 //	 5   issued     uint    seconds since 1970
-//	 6   role       text    for people; what counts is what the CA noted
+//	 6   role       text    a hint; what counts is what the CA noted
+//	 7   id         text    a hint too; may be absent
 type tokenBody struct {
 	Mesh      string   `cbor:"1,keyasint"`
 	Addresses []string `cbor:"2,keyasint"`
@@ -57,11 +61,12 @@ type tokenBody struct {
 	Secret    []byte   `cbor:"4,keyasint"`
 	Issued    int64    `cbor:"5,keyasint"`
 	Role      string   `cbor:"6,keyasint"`
+	ID        string   `cbor:"7,keyasint,omitempty"`
 }
 
 // String returns the token as one word.
 func (t Token) String() string {
-	body, err := marshal(tokenBody{t.Mesh, t.Addresses, t.Pin[:], t.Secret[:], t.Issued.Unix(), string(t.Role)})
+	body, err := marshal(tokenBody{t.Mesh, t.Addresses, t.Pin[:], t.Secret[:], t.Issued.Unix(), string(t.Role), string(t.ID)})
 	if err != nil {
 		return "" // its fields are of types that always encode
 	}
@@ -95,7 +100,7 @@ func ParseToken(text string) (Token, error) {
 	if len(b.Pin) != len(KeyID{}) || len(b.Secret) != SecretLen || b.Issued < 0 {
 		return fail("it was made by another version")
 	}
-	t := Token{Mesh: b.Mesh, Addresses: b.Addresses, Pin: KeyID(b.Pin), Secret: [SecretLen]byte(b.Secret), Issued: time.Unix(b.Issued, 0), Role: Role(b.Role)}
+	t := Token{Mesh: b.Mesh, Addresses: b.Addresses, Pin: KeyID(b.Pin), Secret: [SecretLen]byte(b.Secret), Issued: time.Unix(b.Issued, 0), Role: Role(b.Role), ID: routing.NodeID(b.ID)}
 	if err := t.check(); err != nil {
 		return fail(err.Error())
 	}
@@ -108,6 +113,9 @@ func (t Token) check() error {
 	}
 	if _, err := ParseRole(string(t.Role)); err != nil {
 		return err
+	}
+	if t.ID != "" && t.ID.Validate() != nil {
+		return t.ID.Validate()
 	}
 	if len(t.Addresses) == 0 || len(t.Addresses) > maxAddresses {
 		return fmt.Errorf("%d addresses, 1 to %d are allowed", len(t.Addresses), maxAddresses)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
@@ -42,6 +43,8 @@ type Options struct {
 	// ReceptorNodeID is the id of the ephemeral node; empty: one that nobody
 	// else has.
 	ReceptorNodeID string
+	// Identity is the user's; nil: none. Transports have to carry its TLS.
+	Identity *identity.Self
 	// Transports makes links; nil: TCP.
 	Transports map[string]link.Transport
 	// ConnectTimeout is how long a peer may take to answer; 0: 5 s.
@@ -186,7 +189,7 @@ func (o *Options) complete() error {
 
 func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {
 	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, mesh.Config{
-		ID: routing.NodeID(o.ReceptorNodeID), Transports: o.Transports, Software: o.Software, Log: o.Log,
+		ID: routing.NodeID(o.ReceptorNodeID), Self: o.Identity, Transports: o.Transports, Software: o.Software, Log: o.Log,
 	})
 }
 
@@ -195,7 +198,11 @@ func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {
 // PeerAddress and mesh.Attach.
 func Attach(ctx context.Context, timeout time.Duration, peers []string, cfg mesh.Config) (*mesh.Attachment, error) {
 	if cfg.Transports == nil {
-		cfg.Transports = map[string]link.Transport{"tcp": tcplink.Transport{}}
+		tcp := tcplink.Transport{}
+		if cfg.Self != nil {
+			tcp.ServerTLS, tcp.ClientTLS = cfg.Self.ServerTLS(), cfg.Self.ClientTLS()
+		}
+		cfg.Transports = map[string]link.Transport{"tcp": tcp}
 	}
 	for _, p := range peers {
 		address, err := PeerAddress(p)
