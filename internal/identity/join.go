@@ -437,3 +437,22 @@ func verifyCA(chain []*x509.Certificate, t Token, clock *Clock) (*x509.Certifica
 	}
 	return root, nil
 }
+
+// Volatile makes an identity that is on no disk, of a key that the CA gives a
+// certificate for: of a node in memory.
+func Volatile(ca *CA, claims Claims, key ed25519.PrivateKey) (*Self, error) {
+	chain, err := ca.issue(Claims{Mesh: ca.mesh, ID: claims.ID, Role: claims.Role, Work: claims.Work}, key.Public())
+	if err != nil {
+		return nil, err
+	}
+	roots, err := ca.Roots()
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSelf(key, chain, NewTrust(ca.mesh, roots, ca.clock))
+	if err != nil {
+		return nil, err
+	}
+	s.CA = ca.node
+	return s, nil
+}
