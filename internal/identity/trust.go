@@ -48,15 +48,24 @@ type Trust struct {
 	roots   []*x509.Certificate
 	pool    *x509.CertPool
 	revoked revocations
-	cas     map[[32]byte]*x509.Certificate // parsed issuers, at most maxIssuers
-	changed chan struct{}                  // closed when roots or revocations change
+	issuers map[[32]byte]*issuer // of verified chains, by the sum of their DER; at most maxIssuers
+	changed chan struct{}        // closed when roots or revocations change
 }
 
 const maxIssuers = 64
 
+// issuer is one that all members have in common and that was verified: only
+// the member's own certificate remains to be checked. It is not changed.
+type issuer struct {
+	cert     *x509.Certificate
+	pool     *x509.CertPool      // it alone
+	way      []*x509.Certificate // from it to a root
+	from, to time.Time           // when all of way holds
+}
+
 // NewTrust returns the trust in a mesh's roots.
 func NewTrust(mesh string, roots []*x509.Certificate, clock *Clock) *Trust {
-	t := &Trust{mesh: mesh, clock: clock, cas: map[[32]byte]*x509.Certificate{}, changed: make(chan struct{})}
+	t := &Trust{mesh: mesh, clock: clock, issuers: map[[32]byte]*issuer{}, changed: make(chan struct{})}
 	t.setRoots(roots)
 	return t
 }
@@ -76,6 +85,7 @@ func (t *Trust) Changed() <-chan struct{} {
 }
 
 func (t *Trust) setRoots(roots []*x509.Certificate) {
+	clear(t.issuers) // they may hang on a root that is gone
 	t.roots, t.pool = roots, x509.NewCertPool()
 	for _, r := range roots {
 		t.pool.AddCert(r)
@@ -112,33 +122,50 @@ func (t *Trust) VerifyRaw(ders [][]byte, use Usage) (Member, error) {
 
 // parse parses a certificate; those of issuers, which all members have in
 // common, once.
-func (t *Trust) parse(der []byte, issuer bool) (*x509.Certificate, error) {
+func (t *Trust) parse(der []byte, above bool) (*x509.Certificate, error) {
 	if len(der) > maxCertLen {
 		return nil, fmt.Errorf("a certificate of %d bytes, at most %d are allowed", len(der), maxCertLen)
 	}
-	if !issuer {
-		return x509.ParseCertificate(der)
-	}
-	sum := sha256.Sum256(der)
-	t.mu.RLock()
-	c := t.cas[sum]
-	t.mu.RUnlock()
-	if c != nil {
-		return c, nil
+	if above {
+		if known := t.issuer(der); known != nil {
+			return known.cert, nil
+		}
 	}
 	return x509.ParseCertificate(der)
 }
 
-// remember keeps issuers that were part of a verified chain.
-func (t *Trust) remember(chain []*x509.Certificate) {
+func (t *Trust) issuer(der []byte) *issuer {
+	sum := sha256.Sum256(der)
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.issuers[sum]
+}
+
+// remember keeps the issuer of a chain that was verified, and the way from it
+// to a root, unless the roots have changed meanwhile.
+func (t *Trust) remember(way []*x509.Certificate, pool *x509.CertPool) {
+	if len(way) == 0 {
+		return
+	}
+	k := &issuer{cert: way[0], pool: x509.NewCertPool(), way: way, from: way[0].NotBefore, to: way[0].NotAfter}
+	k.pool.AddCert(way[0])
+	for _, c := range way[1:] {
+		if c.NotBefore.After(k.from) {
+			k.from = c.NotBefore
+		}
+		if c.NotAfter.Before(k.to) {
+			k.to = c.NotAfter
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, c := range chain {
-		if len(t.cas) >= maxIssuers {
-			clear(t.cas)
-		}
-		t.cas[sha256.Sum256(c.Raw)] = c
+	if t.pool != pool {
+		return
 	}
+	if len(t.issuers) >= maxIssuers {
+		clear(t.issuers)
+	}
+	t.issuers[sha256.Sum256(way[0].Raw)] = k
 }
 
 // Verify returns who a chain is for, the node's own certificate first: a member
@@ -194,6 +221,10 @@ func (t *Trust) verifyChain(chain []*x509.Certificate, use Usage) ([]*x509.Certi
 	if err != nil {
 		return nil, err
 	}
+	if way := t.verifyBelow(chain, use, now); way != nil {
+		t.clock.Observe(chain[0].NotBefore)
+		return way, nil
+	}
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
@@ -206,12 +237,33 @@ func (t *Trust) verifyChain(chain []*x509.Certificate, use Usage) ([]*x509.Certi
 	}
 	for _, way := range ways {
 		if err = t.checkRevoked(way); err == nil {
-			t.remember(way[1:])
+			t.remember(way[1:], pool)
 			t.clock.Observe(chain[0].NotBefore)
 			return way, nil
 		}
 	}
 	return nil, err
+}
+
+// verifyBelow is verifyChain where the issuer is known. It returns nil where
+// that does not do, for whatever reason.
+func (t *Trust) verifyBelow(chain []*x509.Certificate, use Usage, now time.Time) []*x509.Certificate {
+	if len(chain) < 2 {
+		return nil
+	}
+	known := t.issuer(chain[1].Raw)
+	if known == nil || now.Before(known.from) || now.After(known.to) {
+		return nil
+	}
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: known.pool, CurrentTime: now, KeyUsages: use.extended()})
+	if err != nil {
+		return nil
+	}
+	way := append([]*x509.Certificate{chain[0]}, known.way...)
+	if t.checkRevoked(way) != nil {
+		return nil
+	}
+	return way
 }
 
 // timeFor is when a certificate is judged: now, unless this host's clock is
