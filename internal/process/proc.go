@@ -123,14 +123,14 @@ func (m members) expand(procs []stat, mark string) members {
 }
 
 // marked reports whether the environment that a process was started with has
-// the entry. It is false for processes that we may not look into.
+// the entry, or that of a job within that job. It is false for processes that we may not look into.
 func marked(pid int, entry string) bool {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
 		return false
 	}
 	for v := range bytes.SplitSeq(b, []byte{0}) {
-		if string(v) == entry {
+		if rest, ok := bytes.CutPrefix(v, []byte(entry)); ok && (len(rest) == 0 || rest[0] == '/') {
 			return true
 		}
 	}

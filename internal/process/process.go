@@ -51,6 +51,9 @@ type Spec struct {
 	Stdout *os.File
 	// Stderr is the child's standard error; nil is the same as Stdout.
 	Stderr *os.File
+	// Terminal makes Stdin, which then is a terminal, the controlling one of
+	// the child's session.
+	Terminal bool
 }
 
 // Exit is how a process ended.
@@ -93,10 +96,14 @@ func Start(spec Spec) (*Process, error) {
 		return nil, errors.New("start a process: no program or no mark given")
 	}
 	cmd := exec.Command(spec.Argv[0], spec.Argv[1:]...)
+	mark := spec.Mark
+	if outer := os.Getenv(MarkName); outer != "" {
+		mark = outer + "/" + mark // a job within a job is found by both
+	}
 	if !spec.WholeEnv {
 		cmd.Env = os.Environ()
 	}
-	cmd.Env = append(append(cmd.Env, spec.Env...), MarkName+"="+spec.Mark)
+	cmd.Env = append(append(cmd.Env, spec.Env...), MarkName+"="+mark)
 	cmd.Dir = spec.Dir
 	// Only files are handed over, and only when they are set: a nil *os.File
 	// in an interface would not be nil, and any other reader or writer would
@@ -111,7 +118,7 @@ func Start(spec Spec) (*Process, error) {
 	if spec.Stderr != nil {
 		cmd.Stderr = spec.Stderr
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: spec.Terminal}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %q: %w", spec.Argv[0], err)
 	}
@@ -121,7 +128,7 @@ func Start(spec Spec) (*Process, error) {
 		id = ID{PID: cmd.Process.Pid}
 	}
 	p := &Process{
-		Family: NewFamily(id, spec.Mark),
+		Family: NewFamily(id, mark),
 		pid:    cmd.Process.Pid,
 		proc:   cmd.Process,
 		done:   make(chan struct{}),

@@ -1,0 +1,169 @@
+package command
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/ranvier-mesh/ranvier/runner/internal/pyjson"
+)
+
+// maxFile is how large a file of env/ may be.
+const maxFile = 64 << 20
+
+// readText returns what is in a file of the private data directory, and
+// whether there is one.
+func readText(dir, name string) (string, bool, error) {
+	path := filepath.Join(dir, name)
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	if err == nil && info.Size() > maxFile {
+		err = fmt.Errorf("%d bytes are more than can be meant", info.Size())
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("no regular file")
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("%w: %s: %w", ErrJob, name, err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", false, fmt.Errorf("%w: %s: %w", ErrJob, name, err)
+	}
+	return string(data), true, nil
+}
+
+// readMap reads a file of JSON or YAML that holds a map. Errors name the file
+// and the line.
+func readMap(dir, name string) ([]Entry, error) {
+	data, there, err := readText(dir, name)
+	if err != nil || !there || strings.TrimSpace(data) == "" {
+		return nil, err
+	}
+	if trimmed := strings.TrimSpace(data); trimmed[0] == '{' {
+		var entries []Entry
+		if parseObject([]byte(trimmed), &entries) == nil {
+			return entries, nil
+		}
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal([]byte(data), &doc); err != nil {
+		return nil, fmt.Errorf("%w: %s: neither JSON nor YAML: %s", ErrJob, name, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil
+	}
+	top := resolve(doc.Content[0])
+	if top.Kind != yaml.MappingNode {
+		return nil, fmt.Errorf("%w: %s: line %d: a map is expected", ErrJob, name, top.Line)
+	}
+	var entries []Entry
+	for i := 0; i+1 < len(top.Content); i += 2 {
+		key, value := resolve(top.Content[i]), resolve(top.Content[i+1])
+		if key.Kind != yaml.ScalarNode {
+			return nil, fmt.Errorf("%w: %s: line %d: a key is no text", ErrJob, name, key.Line)
+		}
+		v, err := yamlValue(value)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: line %d: %s: %w", ErrJob, name, value.Line, key.Value, err)
+		}
+		entries = append(entries, Entry{Key: key.Value, Value: v, Line: key.Line})
+	}
+	return entries, nil
+}
+
+func resolve(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// yamlValue reads a value as Python's YAML does, to which yes and off are true
+// and false.
+func yamlValue(n *yaml.Node) (any, error) {
+	if n.Kind == yaml.ScalarNode && n.Style == 0 && n.Tag == "!!str" {
+		switch strings.ToLower(n.Value) {
+		case "yes", "on":
+			return true, nil
+		case "no", "off":
+			return false, nil
+		}
+	}
+	if n.Kind == yaml.ScalarNode && (n.Tag == "!!int" || n.Tag == "!!float") && json.Valid([]byte(n.Value)) {
+		return json.Number(n.Value), nil
+	}
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!timestamp" {
+		return n.Value, nil
+	}
+	var v any
+	if err := n.Decode(&v); err != nil {
+		return nil, err
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, errors.New("what is in it cannot be understood")
+	}
+	return anyValue(raw)
+}
+
+func anyValue(raw []byte) (any, error) {
+	if len(raw) > 0 && raw[0] == '"' {
+		return pyjson.Unquote(raw)
+	}
+	dec := json.NewDecoder(bytes.NewReader(pyjson.Plain(raw)))
+	dec.UseNumber()
+	var v any
+	err := dec.Decode(&v)
+	return v, err
+}
+
+// pyString is Python's str() of a value that is no collection.
+func pyString(v any) (string, bool) {
+	switch v := v.(type) {
+	case nil:
+		return "None", true
+	case string:
+		return v, true
+	case bool:
+		if v {
+			return "True", true
+		}
+		return "False", true
+	case json.Number:
+		return v.String(), true
+	}
+	return "", false
+}
+
+// merge returns the entries of both; those of later go before.
+func merge(earlier, later []Entry) []Entry {
+	var all []Entry
+	at := make(map[string]int)
+	for _, e := range append(append([]Entry(nil), earlier...), later...) {
+		if i, there := at[e.Key]; there {
+			all[i] = e
+			continue
+		}
+		at[e.Key] = len(all)
+		all = append(all, e)
+	}
+	return all
+}
+
+// where says which entry of which file is meant, for an error.
+func (e Entry) where(file string) string {
+	if e.Line > 0 {
+		return fmt.Sprintf("%s: line %d: %s", file, e.Line, e.Key)
+	}
+	return file + ": " + e.Key
+}
