@@ -70,18 +70,15 @@ type Result struct {
 // a Read that waits, where r has a SetReadDeadline method like that of net.Conn
 // and os.File, which then is left with a deadline in the past.
 func Process(ctx context.Context, r io.Reader, o ProcessOptions) (Result, error) {
-	a, err := openArtifacts(o)
+	p, err := newProcessor(ctx, o)
 	if err != nil {
 		return Result{RC: 1}, err
 	}
-	defer a.close()
+	defer p.artifacts.close()
+	p.in = stream.NewReader(r)
 	if d, ok := r.(interface{ SetReadDeadline(time.Time) error }); ok {
 		// A reader that cannot do it (a file) is waited for.
 		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })()
-	}
-	p := &processor{ProcessOptions: o, ctx: ctx, in: stream.NewReader(r), artifacts: a, salvage: salvage{root: a.root}, result: Result{ArtifactDir: a.dir}}
-	if o.Output != nil && !o.Quiet {
-		p.out = bufio.NewWriterSize(o.Output, 32<<10)
 	}
 	err = p.run()
 	err = p.finish(err)
@@ -91,7 +88,7 @@ func Process(ctx context.Context, r io.Reader, o ProcessOptions) (Result, error)
 	return p.result, err
 }
 
-// processor is one run of Process, on its goroutine.
+// processor is one run of Process or Run, on its goroutine.
 type processor struct {
 	ProcessOptions
 	ctx       context.Context
@@ -105,6 +102,20 @@ type processor struct {
 	last      Status
 	rc        int
 	rcKnown   bool
+}
+
+// newProcessor makes the artifact directory; whoever has the processor closes
+// its artifacts.
+func newProcessor(ctx context.Context, o ProcessOptions) (*processor, error) {
+	a, err := openArtifacts(o)
+	if err != nil {
+		return nil, err
+	}
+	p := &processor{ProcessOptions: o, ctx: ctx, artifacts: a, salvage: salvage{root: a.root}, result: Result{ArtifactDir: a.dir}}
+	if o.Output != nil && !o.Quiet {
+		p.out = bufio.NewWriterSize(o.Output, 32<<10)
+	}
+	return p, nil
 }
 
 // run takes messages until the last one. Its errors are faults: the job's

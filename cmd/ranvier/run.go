@@ -24,11 +24,11 @@ import (
 func newRun() *cobra.Command {
 	var r runCommand
 	cmd := &cobra.Command{
-		Use:   "run DIR (-p PLAYBOOK | -m MODULE | -r ROLE) --via-receptor NODE",
-		Short: "Run an Ansible job on a node of the mesh",
-		Long: `Send the private data directory DIR to a node of the mesh, run it there, and show
-the play as it runs. Artifacts come back into DIR/artifacts. The exit code is
-the play's.`,
+		Use:   "run DIR (-p PLAYBOOK | -m MODULE | -r ROLE) [--via-receptor NODE]",
+		Short: "Run an Ansible job, here or on a node of the mesh",
+		Long: `Run a job from the private data directory DIR and show the play as it runs. With
+--via-receptor the directory is sent to a node of the mesh, and the job runs
+there. Artifacts are in DIR/artifacts afterwards. The exit code is the play's.`,
 		Example: `  ranvier run demo -p test.yml --via-receptor node1 --receptor-peer host:1234`,
 		Args:    exactArgs("dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -57,7 +57,7 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	r.job.o = &r.o.Options
 	r.job.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&r.o.ViaReceptor, "via-receptor", "", "node to run the job on (needed)")
+	f.StringVar(&r.o.ViaReceptor, "via-receptor", "", "node to run the job on (default: here)")
 	f.StringArrayVar(&r.o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
 	f.StringVar(&r.o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
 	f.DurationVar(&r.o.Reattach, "reattach-time", 2*time.Minute, "how long to look for the job when the way to it breaks or its node restarts; 0: not at all")
@@ -75,7 +75,9 @@ func (r *runCommand) complete(cmd *cobra.Command, dir string) error {
 		r.o.Reattach = -1
 	}
 	if r.o.ViaReceptor == "" {
-		return &usageError{errors.New("run: name the node to run on with --via-receptor NODE (running on this host is not built yet: use ansible-runner run)")}
+		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" {
+			return &usageError{fmt.Errorf("%s: --receptor-peer and --receptor-node-id are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
+		}
 	}
 	return nil
 }
@@ -101,12 +103,22 @@ func (r *runCommand) run(ctx context.Context) error {
 	var hosts runner.Monitor
 	o.Process = hosts.Watch(logJob(log, o.Process))
 
-	result, err := r.viaReceptor(ctx, o, p)
+	do := r.viaReceptor
+	if o.ViaReceptor == "" {
+		do = r.here
+	}
+	result, err := do(ctx, o, p)
 	p.clear()
 	if !r.standsIn && !o.Quiet {
 		r.sayResult(result, hosts.Progress())
 	}
 	return r.end(ctx, result, err)
+}
+
+// here runs the job on this host.
+func (r *runCommand) here(ctx context.Context, o remote.Options, _ *progress) (remote.Result, error) {
+	result, err := runner.Run(ctx, runner.RunOptions{Options: o.Options, Process: o.Process, Log: o.Log})
+	return remote.Result{Result: result}, err
 }
 
 // viaReceptor runs the job on another node.

@@ -1,20 +1,87 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/ranvier-mesh/ranvier/runner"
 )
 
 func newWorker() *cobra.Command {
+	var o runner.WorkOptions
+	var info bool
+	var logs logFlags
+	keepalive := seconds{&o.Keepalive}
 	cmd := &cobra.Command{
 		Use:   "worker",
-		Short: "What belongs to the worker's side of jobs",
-		Args:  exactArgs(),
-		RunE: func(*cobra.Command, []string) error {
-			return &usageError{errors.New("worker: name what to do: cleanup")}
+		Short: "Read a job from standard input, run it, write what happens to standard output",
+		Long: `Read from standard input what "transmit" writes, run it on this host, and write
+what "process" reads to standard output. ansible-core is all that it needs here.`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if info {
+				_, err := os.Stdout.WriteString(runner.WorkerInfo(buildVersion()).String() + "\n")
+				return err
+			}
+			if given := os.Getenv("ANSIBLE_RUNNER_KEEPALIVE_SECONDS"); given != "" && !cmd.Flags().Changed("keepalive-seconds") {
+				if err := keepalive.Set(given); err != nil {
+					return fmt.Errorf("ANSIBLE_RUNNER_KEEPALIVE_SECONDS: %w", err)
+				}
+			}
+			log, logFile, err := logs.open()
+			if err != nil {
+				return err
+			}
+			defer logFile.Close()
+			o.Log = log
+			return workEnd(cmd.Context(), runner.Work(cmd.Context(), os.Stdin, os.Stdout, o))
 		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&o.PrivateDataDir, "private-data-dir", "", "where to unpack the job (default: a temporary directory)")
+	f.StringVar(&o.PrivateDataDir, "private_data_dir", "", "")
+	_ = f.MarkHidden("private_data_dir")
+	f.BoolVar(&o.Delete, "delete", false, "remove that directory before the job and after it")
+	f.Var(keepalive, "keepalive-seconds", "write a keepalive event after so many seconds without output (0: none)")
+	f.BoolVar(&info, "worker-info", false, "show what this host has to offer, and end")
+	logs.add(cmd)
 	cmd.AddCommand(newCleanup())
 	return cmd
+}
+
+// workEnd is the worker's exit code: 0 where the job ran, whatever came of it,
+// as the stream tells that.
+func workEnd(ctx context.Context, err error) error {
+	var fault *runner.WorkError
+	if err != nil && ctx.Err() != nil && !errors.As(err, &fault) {
+		return &codeError{exitCanceled, errors.New("canceled")}
+	}
+	return err
+}
+
+// seconds is a flag of whole or broken seconds.
+type seconds struct{ to *time.Duration }
+
+func (s seconds) String() string {
+	if s.to == nil {
+		return "0"
+	}
+	return strconv.FormatFloat(s.to.Seconds(), 'g', -1, 64)
+}
+func (s seconds) Type() string { return "seconds" }
+
+// Set takes a number from 0.
+func (s seconds) Set(text string) error {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil || n < 0 || n > 1e9 || n != n {
+		return fmt.Errorf("%q is no number of seconds", text)
+	}
+	*s.to = time.Duration(n * float64(time.Second))
+	return nil
 }

@@ -180,7 +180,7 @@ class State:
             "task": task.name or task.action,
             "task_uuid": name,
             "task_action": str(task.action),
-            "resolved_action": str(getattr(task, "resolved_action", None) or task.action),
+            "resolved_action": getattr(task, "resolved_action", None),
             "task_args": self.args(task),
         }
         try:
@@ -195,10 +195,10 @@ class State:
         return told
 
     def args(self, task):
-        if task.no_log:
-            return "the output has been hidden due to the fact that 'no_log: true' was specified for this result"
         if not self.show_args:
             return ""
+        if task.no_log:
+            return "the output has been hidden due to the fact that 'no_log: true' was specified for this result"
         return ", ".join("%s=%s" % item for item in task.args.items())
 
 

@@ -55,7 +55,7 @@ func ParseKwargs(raw []byte) (*Kwargs, error) {
 	fields := k.fields()
 	var problem error
 	err := pyjson.Object(raw, func(key, value []byte) {
-		name, err := pyjson.Unquote(key)
+		name, err := unquoteKey(key)
 		if err != nil || problem != nil {
 			problem = errors.Join(problem, err)
 			return
@@ -199,11 +199,16 @@ func parseObject(raw []byte, to *[]Entry) error {
 	err := pyjson.Object(raw, func(key, value []byte) {
 		e := Entry{Raw: value}
 		var err error
-		if e.Key, err = pyjson.Unquote(key); err == nil {
+		if e.Key, err = unquoteKey(key); err == nil {
 			e.Value, err = anyValue(value)
 		}
 		problem = errors.Join(problem, err)
 		*to = append(*to, e)
 	})
 	return errors.Join(err, problem)
+}
+
+// unquoteKey decodes what stands between the quotes of a key.
+func unquoteKey(key []byte) (string, error) {
+	return pyjson.Unquote(append(append([]byte{'"'}, key...), '"'))
 }

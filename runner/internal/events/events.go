@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -163,7 +164,7 @@ func (f *Filter) read(payload []byte) ([]byte, error) {
 	record = bytes.TrimSuffix(record, []byte("\n"))
 	first = nil
 	err := pyjson.Object(record, func(key, value []byte) {
-		if first == nil && string(bytes.Trim(key, `"`)) == "uuid" {
+		if first == nil && string(key) == "uuid" {
 			first = value
 		}
 	})
@@ -258,4 +259,9 @@ func toText(text []byte) []byte {
 		text = text[n:]
 	}
 	return out
+}
+
+// Marks matches the marks of a key, for those who look at the output itself.
+func Marks(key string) *regexp.Regexp {
+	return regexp.MustCompile("\x1b\\]ranvier;" + regexp.QuoteMeta(key) + ";[0-9,]*\x07")
 }

@@ -1,0 +1,275 @@
+package runner
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/jobdir"
+	"github.com/ranvier-mesh/ranvier/runner/internal/callback"
+	"github.com/ranvier-mesh/ranvier/runner/internal/command"
+	"github.com/ranvier-mesh/ranvier/runner/internal/events"
+	"github.com/ranvier-mesh/ranvier/runner/internal/stream"
+	"github.com/ranvier-mesh/ranvier/runner/internal/terminal"
+)
+
+// sink takes what a job that runs on this machine says, on one goroutine.
+type sink interface {
+	status(fields ...stream.Field) error
+	event(line []byte) error
+	flush() error // there is nothing more to say for now
+}
+
+// engine runs one job on this machine, on the goroutine of run.
+type engine struct {
+	job   *command.Job
+	files *command.Files
+	to    sink
+	log   *slog.Logger
+
+	filter  *events.Filter
+	stdout  *os.File // nil where it is not kept
+	outcome ending
+}
+
+// ending is how a job ended. An explanation that is not of status "error"
+// tells a time limit from another, and a signal from an exit code.
+type ending struct {
+	status      string
+	rc          int
+	explanation string
+	err         error // what the explanation is about, for the caller
+}
+
+// run runs the job in the private data directory dir and returns its outcome,
+// of which rc and status are among the artifacts then. The last status has not
+// been told. Errors are the sink's and those of files.
+func (e *engine) run(ctx context.Context, dir string) (err error) {
+	lock, err := jobdir.Use(dir) // whoever cleans up leaves it alone
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	key, err := newKey()
+	if err != nil {
+		return err
+	}
+	if e.files, err = e.job.Lay(key); err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := e.files.Clear(); cerr != nil {
+			e.log.Warn("something of the job stays behind", "ident", e.job.Ident, "err", cerr)
+		}
+	}()
+	if err := e.to.status(e.starting()...); err != nil {
+		return err
+	}
+	if err := RotateArtifacts(filepath.Dir(e.job.ArtifactDir), e.job.Ident, e.job.Rotate); err != nil {
+		e.log.Warn("earlier artifacts stay", "err", err)
+	}
+	if err := e.openOutput(); err != nil {
+		return err
+	}
+	if err := e.to.status(stream.Field{Key: "status", Value: "running"}, e.ident()); err != nil {
+		return err
+	}
+	e.filter = events.NewFilter(events.Options{
+		Key: key, Records: e.files.Events, Ident: e.job.Ident, Now: time.Now, Emit: e.emit,
+		Damaged: func(err error) { e.log.Warn("an event is lost", "ident", e.job.Ident, "err", err) },
+	})
+	result, err := terminal.Run(ctx, terminal.Spec{
+		Argv: e.argv(), Env: append(e.job.Environ(os.Environ()), e.keyEnv(key)...), Dir: e.job.StartDir, Mark: "ansible-" + key,
+		Prompts:     terminal.Prompts{List: e.job.Prompts, Hidden: events.Marks(key)},
+		IdleTimeout: e.job.IdleTimeout, JobTimeout: e.job.JobTimeout, Output: e.output, Kill: e.killContainer,
+	})
+	if serr := e.settle(result, err); serr != nil {
+		return serr
+	}
+	return e.finish()
+}
+
+// newKey is what no output can guess.
+func newKey() (string, error) {
+	var b [8]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(b[:]), nil
+}
+
+func (e *engine) keyEnv(key string) []string {
+	if e.job.Engine != "" {
+		return nil // it is in the file that the engine reads
+	}
+	return []string{callback.KeyVariable + "=" + key}
+}
+
+func (e *engine) ident() stream.Field { return stream.Field{Key: "runner_ident", Value: e.job.Ident} }
+
+func (e *engine) starting() []stream.Field {
+	argv, env := e.job.Told()
+	return []stream.Field{{Key: "status", Value: "starting"}, e.ident(),
+		{Key: "command", Value: argv}, {Key: "env", Value: env}, {Key: "cwd", Value: e.job.Dir}}
+}
+
+// final is the message of the last status.
+func (e *engine) final() []stream.Field {
+	fields := []stream.Field{{Key: "status", Value: e.outcome.status}, e.ident()}
+	if e.outcome.explanation != "" {
+		fields = append(fields, stream.Field{Key: "job_explanation", Value: e.outcome.explanation})
+	}
+	return fields
+}
+
+// openOutput makes the files stdout and stderr. The latter stays empty: a
+// terminal has one output.
+func (e *engine) openOutput() error {
+	if e.job.SuppressOutputFile {
+		return nil
+	}
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC | syscall.O_NOFOLLOW
+	errs, err := os.OpenFile(filepath.Join(e.job.ArtifactDir, "stderr"), flags, 0o600)
+	if err != nil {
+		return err
+	}
+	errs.Close()
+	e.stdout, err = os.OpenFile(filepath.Join(e.job.ArtifactDir, "stdout"), flags, 0o600)
+	return err
+}
+
+// argv has the program's full path, found where the job's PATH says.
+func (e *engine) argv() []string {
+	argv := append([]string(nil), e.job.Argv...)
+	path, given := e.job.Env["PATH"]
+	if e.job.Engine != "" || !given || strings.Contains(argv[0], "/") {
+		return argv
+	}
+	for _, dir := range filepath.SplitList(path) {
+		file := filepath.Join(cmp.Or(dir, "."), argv[0])
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			argv[0] = file
+			break
+		}
+	}
+	return argv
+}
+
+// output takes what the terminal said.
+func (e *engine) output(p []byte) error {
+	if err := e.filter.Write(p); err != nil {
+		return err
+	}
+	return e.to.flush()
+}
+
+func (e *engine) emit(ev events.Event) error {
+	if e.stdout != nil {
+		text := ev.Text
+		if e.job.JSONMode {
+			text = ev.Line
+		}
+		if len(text) > 0 {
+			if _, err := e.stdout.Write(append(text[:len(text):len(text)], '\n')); err != nil {
+				return fmt.Errorf("artifacts: %w", err)
+			}
+		}
+	}
+	return e.to.event(ev.Line)
+}
+
+// killContainer ends a container, which is no descendant of this process.
+func (e *engine) killContainer() {
+	if e.job.Engine == "" {
+		return
+	}
+	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
+	defer stop()
+	if out, err := exec.CommandContext(ctx, e.job.Engine, "kill", e.job.Container).CombinedOutput(); err != nil {
+		e.log.Warn("the container could not be killed", "container", e.job.Container, "err", err, "output", string(out))
+	}
+}
+
+// settle turns the program's end into an outcome.
+func (e *engine) settle(r terminal.Result, err error) error {
+	o := &e.outcome
+	switch {
+	case err != nil && r.Exit.Code == 0 && r.Exit.Signal == 0 && isStart(err):
+		*o = ending{"error", 127, notStarted(e.job.Argv[0], err), err}
+		return nil
+	case err != nil:
+		return err
+	}
+	if err := e.filter.Close(); err != nil {
+		return err
+	}
+	switch r.End {
+	case terminal.Canceled:
+		*o = ending{status: "canceled", rc: 254}
+	case terminal.JobTimeout:
+		*o = ending{status: "timeout", rc: 254,
+			explanation: "the job took longer than its limit of " + command.Seconds(e.job.JobTimeout) + " (timeout or job_timeout)"}
+	case terminal.IdleTimeout:
+		*o = ending{status: "timeout", rc: 254,
+			explanation: "the job said nothing for " + command.Seconds(e.job.IdleTimeout) + " (idle_timeout)"}
+	default:
+		*o = ending{status: "failed", rc: r.Exit.Code}
+		if r.Exit.Success() {
+			o.status = "successful"
+		}
+		if r.Exit.Signal != 0 {
+			o.rc = 128 + int(r.Exit.Signal)
+			o.explanation = filepath.Base(e.job.Argv[0]) + " was " + r.Exit.String()
+		}
+	}
+	return nil
+}
+
+// isStart tells whether err says that the program could not be started, as
+// opposed to what came of it.
+func isStart(err error) bool {
+	return errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+}
+
+// notStarted says which program is missing where, and what to install.
+func notStarted(program string, err error) string {
+	node, herr := os.Hostname()
+	if herr != nil {
+		node = "this machine"
+	}
+	name := filepath.Base(program)
+	if !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Sprintf("%s cannot be started on node %s: %v", name, node, err)
+	}
+	hint := map[string]string{"ansible-playbook": "install ansible-core", "ansible": "install ansible-core",
+		"podman": "install podman", "docker": "install docker", "bwrap": "install bubblewrap",
+		"ssh-agent": "install openssh-client"}[name]
+	return fmt.Sprintf("%s not found on node %s: %s", name, node, cmp.Or(hint, "install it, or correct its name"))
+}
+
+// finish writes what the job's end leaves among the artifacts.
+func (e *engine) finish() error {
+	if e.stdout != nil {
+		if err := e.stdout.Close(); err != nil {
+			return fmt.Errorf("artifacts: %w", err)
+		}
+	}
+	for name, text := range map[string]string{"rc": strconv.Itoa(e.outcome.rc), "status": e.outcome.status} {
+		if err := os.WriteFile(filepath.Join(e.job.ArtifactDir, name), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("artifacts: %w", err)
+		}
+	}
+	return e.to.flush()
+}

@@ -1,0 +1,215 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ranvier-mesh/ranvier/runner/internal/archive"
+	"github.com/ranvier-mesh/ranvier/runner/internal/command"
+	"github.com/ranvier-mesh/ranvier/runner/internal/stream"
+)
+
+// RunOptions describes a job for this machine, and what to do with what comes
+// of it. Process.PrivateDataDir, Ident and ArtifactDir need not be set: the
+// artifacts are where the job's Options put them.
+type RunOptions struct {
+	Options
+	Process ProcessOptions
+	Log     *slog.Logger // nil for none
+}
+
+// Run runs a job on this machine, in its own private data directory: what
+// Transmit, Work and Process do together, without streams and archives between
+// them. The artifacts are the same. A job that failed is no error: its Result
+// tells. Errors are ErrNoPrivateDataDir and ErrOptions before anything was
+// done; *WorkError where the job could not be run, *ArtifactsError where its
+// results could not be stored; else an error of Process.Output, or the cause of
+// ctx's end, with a Result whose status is "canceled". When ctx is done the job
+// and all that it has started are ended.
+//
+// Files that are needed only by the way (the playbook of a role, env files that
+// the options stand for) are in the directory while the job runs, and removed.
+func Run(ctx context.Context, o RunOptions) (Result, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	dir, err := checkDir(o.PrivateDataDir)
+	if err != nil {
+		return Result{RC: 1}, err
+	}
+	o.PrivateDataDir = dir
+	if o.Ident == "" {
+		o.Ident = NewIdent()
+	}
+	if err := o.check(); err != nil {
+		return Result{RC: 1}, err
+	}
+	in, err := prepare(o.Options)
+	if err != nil {
+		return Result{RC: 1}, err
+	}
+	laid, err := layOut(in)
+	defer laid.remove(o.Log)
+	if err != nil {
+		return Result{RC: 1}, &WorkError{"The job's files could not be written.", err}
+	}
+	job, err := localJob(in)
+	if job != nil && err != nil {
+		for _, left := range job.Remove {
+			err = errors.Join(err, os.RemoveAll(left))
+		}
+	}
+	if err != nil {
+		return Result{RC: 1}, optionsError(err)
+	}
+	return o.runJob(ctx, job)
+}
+
+// localJob takes the same way as a job that was sent.
+func localJob(in *inputs) (*command.Job, error) {
+	raw, err := stream.AppendObject(nil, in.kwargs()...)
+	if err != nil {
+		return nil, err
+	}
+	kwargs, err := command.ParseKwargs(raw)
+	if err != nil {
+		return nil, err
+	}
+	return command.Prepare(command.Input{Kwargs: kwargs, Dir: in.PrivateDataDir, Environ: os.Environ()})
+}
+
+func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error) {
+	po := o.Process
+	po.ArtifactDir, po.Ident, po.PrivateDataDir = job.ArtifactDir, "", ""
+	// Events of an earlier run of this name would be taken for this one's.
+	if err := os.RemoveAll(filepath.Join(job.ArtifactDir, "job_events")); err != nil {
+		return Result{RC: 1}, &ArtifactsError{job.ArtifactDir, err}
+	}
+	p, err := newProcessor(ctx, po)
+	if err != nil {
+		return Result{RC: 1}, err
+	}
+	defer p.artifacts.close()
+	e := &engine{job: job, to: direct{p}, log: o.Log}
+	err = e.run(ctx, o.PrivateDataDir)
+	if err == nil {
+		p.rc, p.rcKnown = e.outcome.rc, true
+		err = direct{p}.status(e.final()...)
+	}
+	if err == nil {
+		err = p.saved(p.artifacts.events.drain())
+	}
+	var path *fs.PathError
+	var artifacts *ArtifactsError
+	if errors.As(err, &path) && !errors.As(err, &artifacts) {
+		err = &ArtifactsError{job.ArtifactDir, err}
+	}
+	if err == nil && p.ArtifactsHandler != nil {
+		p.flush()
+		p.ArtifactsHandler(p.artifacts.dir)
+	}
+	err = p.finish(err)
+	var worker *WorkerError
+	if errors.As(err, &worker) { // there is no other machine to report it
+		err = &WorkError{e.outcome.explanation, e.outcome.err}
+	}
+	if e.outcome.status == "canceled" && err == nil {
+		err = context.Cause(ctx)
+	}
+	if p.FinishedHandler != nil {
+		p.FinishedHandler(p.result)
+	}
+	return p.result, err
+}
+
+// direct hands what a job says to the one who processes it.
+type direct struct{ p *processor }
+
+// status implements sink.
+func (d direct) status(fields ...stream.Field) error {
+	line, err := stream.AppendObject(nil, fields...)
+	if err != nil {
+		return err
+	}
+	m, err := stream.Parse(line)
+	if err != nil {
+		return err
+	}
+	return d.p.status(m)
+}
+
+// event implements sink.
+func (d direct) event(line []byte) error {
+	m, err := stream.Parse(line)
+	if err != nil {
+		return err
+	}
+	return d.p.event(m)
+}
+
+// flush implements sink.
+func (d direct) flush() error {
+	d.p.flush()
+	return nil
+}
+
+// laidOut are the files and directories that were made for a job.
+type laidOut struct{ paths []string }
+
+// layOut writes the files that would only travel. One that is there stays as it
+// is: the one for the job gets another name beside it.
+func layOut(in *inputs) (laidOut, error) {
+	var l laidOut
+	for i, f := range in.files {
+		if _, err := os.Lstat(filepath.Join(in.PrivateDataDir, f.Name)); err == nil {
+			other := f.Name + ".ranvier-" + in.Ident
+			if in.inventory == f.Name {
+				in.inventory = other
+			} else if strings.TrimPrefix(f.Name, "project/") == in.Playbook {
+				in.Playbook = strings.TrimPrefix(other, "project/")
+			}
+			in.files[i].Name = other
+		}
+		if err := l.write(in.PrivateDataDir, in.files[i]); err != nil {
+			return l, err
+		}
+	}
+	return l, nil
+}
+
+func (l *laidOut) write(dir string, f archive.File) error {
+	path := filepath.Join(dir, f.Name)
+	if parent := filepath.Dir(path); !isDir(parent) {
+		if err := os.Mkdir(parent, 0o700); err != nil {
+			return err
+		}
+		l.paths = append(l.paths, parent)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, f.Mode.Perm())
+	if err != nil {
+		return err
+	}
+	l.paths = append(l.paths, path)
+	_, err = bytes.NewReader(f.Data).WriteTo(file)
+	return errors.Join(err, file.Close())
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// remove takes them away again, directories only where they are empty.
+func (l laidOut) remove(log *slog.Logger) {
+	for i := len(l.paths) - 1; i >= 0; i-- {
+		if err := os.Remove(l.paths[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			log.Warn("a file of the job stays behind", "err", err)
+		}
+	}
+}

@@ -1,0 +1,302 @@
+package runner
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/runner/internal/archive"
+	"github.com/ranvier-mesh/ranvier/runner/internal/command"
+	"github.com/ranvier-mesh/ranvier/runner/internal/spool"
+	"github.com/ranvier-mesh/ranvier/runner/internal/stream"
+)
+
+// WorkOptions says how a worker does what it is sent. The zero value is a
+// worker with a directory of its own for each job.
+type WorkOptions struct {
+	// PrivateDataDir is where the job's directory is unpacked, beside what is
+	// there. Empty means a temporary one, which is removed at the end.
+	PrivateDataDir string
+	// Delete removes PrivateDataDir before the job, and after it.
+	Delete bool
+	// Keepalive, if not 0, is how long nothing is written before an event
+	// "keepalive" is: for links that close when they are idle.
+	Keepalive time.Duration
+	// MaxBytes is how much the archive may unpack to; 0 means 64 GiB.
+	MaxBytes int64
+	// TempDir is where archives wait until they are whole. Empty means
+	// $TMPDIR, else /var/tmp.
+	TempDir string
+	Log     *slog.Logger // nil for none
+}
+
+// WorkError is what kept a worker from running a job, or from running it to its
+// end. The stream has said the same to whoever processes it: a status "error"
+// with the explanation, and the end. Err may wrap ErrOptions (the job is
+// described wrongly), ErrArchiveUnsafe, ErrArchiveTooLarge, exec.ErrNotFound
+// (Ansible is not installed) or *fs.PathError.
+type WorkError struct {
+	Explanation string // for people
+	Err         error
+}
+
+// Error is the explanation, and the cause where that says more.
+func (e *WorkError) Error() string {
+	if e.Err == nil || e.Err.Error() == e.Explanation {
+		return e.Explanation
+	}
+	return e.Explanation + ": " + e.Err.Error()
+}
+
+// Unwrap returns the cause.
+func (e *WorkError) Unwrap() error { return e.Err }
+
+// Work is the worker: it reads from in what Transmit writes, runs the job, and
+// writes to out what Process reads (docs/runner.md §1). A job that failed is no
+// error. Errors are *WorkError; the cause of ctx's end, with a stream that
+// says "canceled"; else those of out.
+//
+// When ctx is done, the job and all that it has started are ended at once. A
+// Read of in that waits then is ended by SetReadDeadline where in has it, and
+// left alone where not.
+func Work(ctx context.Context, in io.Reader, out io.Writer, o WorkOptions) error {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	w := &worker{WorkOptions: o, out: newKeepalive(out, o.Keepalive)}
+	defer w.out.stop()
+	err := w.work(ctx, in)
+	if err == nil {
+		return w.out.close()
+	}
+	w.explain(ctx, err)
+	if cerr := w.out.close(); cerr != nil && !isWorkError(err) {
+		return cerr
+	}
+	return err
+}
+
+func isWorkError(err error) bool {
+	var fault *WorkError
+	return errors.As(err, &fault)
+}
+
+// worker is one run of Work.
+type worker struct {
+	WorkOptions
+	out  *keepalive
+	told bool // the last status
+}
+
+// explain ends the stream of a job that has not come to its end.
+func (w *worker) explain(ctx context.Context, err error) {
+	if w.told {
+		return
+	}
+	// If out fails too, err is the one that counts.
+	if ctx.Err() != nil && !isWorkError(err) {
+		_ = w.status(stream.Field{Key: "status", Value: "canceled"})
+		return
+	}
+	fields := []stream.Field{{Key: "status", Value: "error"}, {Key: "job_explanation", Value: err.Error()}}
+	var fault *WorkError
+	if errors.As(err, &fault) {
+		fields[1].Value = fault.Explanation
+		if fault.Err != nil && fault.Error() != fault.Explanation {
+			fields = append(fields, stream.Field{Key: "result_traceback", Value: fault.Err.Error()})
+		}
+	}
+	_ = w.status(fields...)
+}
+
+func (w *worker) work(ctx context.Context, in io.Reader) (err error) {
+	dir, remove, err := w.directory()
+	if err != nil {
+		return fault("Failed to make the private data directory.", err)
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	kwargs, err := w.receive(ctx, in, dir)
+	if err != nil {
+		return err
+	}
+	return w.run(ctx, dir, kwargs)
+}
+
+func fault(explanation string, err error) error { return &WorkError{explanation, err} }
+
+// directory makes the private data directory, and returns how to remove it.
+func (w *worker) directory() (dir string, remove func() error, err error) {
+	if w.PrivateDataDir == "" {
+		if dir, err = os.MkdirTemp("", "ranvier-worker-"); err != nil {
+			return "", nil, err
+		}
+		return dir, func() error { return os.RemoveAll(dir) }, nil
+	}
+	if dir, err = filepath.Abs(w.PrivateDataDir); err != nil {
+		return "", nil, err
+	}
+	remove = func() error { return nil }
+	if w.Delete {
+		if err := os.RemoveAll(dir); err != nil {
+			return "", nil, err
+		}
+		remove = func() error { return os.RemoveAll(dir) }
+	}
+	return dir, remove, os.MkdirAll(dir, 0o700)
+}
+
+// receive reads the job. It goes on reading in a goroutine of its own, so that
+// a cancel need not wait for a sender that says nothing.
+func (w *worker) receive(ctx context.Context, in io.Reader, dir string) ([]byte, error) {
+	type received struct {
+		kwargs []byte
+		err    error
+	}
+	done := make(chan received, 1)
+	go func() {
+		kwargs, err := w.messages(ctx, stream.NewReader(in), dir)
+		done <- received{kwargs, err}
+	}()
+	select {
+	case r := <-done:
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+		return r.kwargs, r.err
+	case <-ctx.Done():
+		if d, ok := in.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
+			<-done
+		}
+		return nil, context.Cause(ctx)
+	}
+}
+
+// messages reads up to the last one and returns the kwargs: the last ones win.
+func (w *worker) messages(ctx context.Context, in *stream.Reader, dir string) (kwargs []byte, err error) {
+	for {
+		m, err := in.Next()
+		if err != nil {
+			return nil, fault("Failed to JSON parse a line from transmit stream.", err)
+		}
+		switch {
+		case m.Kwargs != nil:
+			kwargs = m.Kwargs
+		case m.Zipfile != nil:
+			size, err := m.ZipSize()
+			if err == nil {
+				err = archive.UnpackStream(ctx, in.Zip(size), size, dir, archive.UnpackOptions{MaxBytes: w.MaxBytes, TempDir: w.TempDir})
+			}
+			if err != nil {
+				return nil, fault("Failed to extract private data directory on worker.", err)
+			}
+		case m.Status != nil: // the sender has a fault to tell
+			s, err := parseStatus(m)
+			if err == nil && s.Status == "error" {
+				return nil, fault("The sender gave up: "+s.Explanation, nil)
+			}
+		case m.EOF != nil:
+			if kwargs == nil {
+				return nil, fault("The stream ended without saying what to run: kwargs are missing.", nil)
+			}
+			return kwargs, nil
+		}
+	}
+}
+
+// run runs what was received, and sends what came of it.
+func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
+	kwargs, err := command.ParseKwargs(raw)
+	if err != nil {
+		return fault(err.Error(), optionsError(err))
+	}
+	if kwargs.Ident == "" {
+		kwargs.Ident = NewIdent()
+	}
+	job, err := command.Prepare(command.Input{Kwargs: kwargs, Dir: dir, Environ: os.Environ()})
+	if err != nil {
+		for _, left := range job.Remove {
+			err = errors.Join(err, os.RemoveAll(left))
+		}
+		return fault(err.Error(), optionsError(err))
+	}
+	e := &engine{job: job, to: w, log: w.Log}
+	if err := e.run(ctx, dir); err != nil {
+		var path *fs.PathError
+		if errors.As(err, &path) {
+			return fault("The job's files on the worker failed: "+err.Error(), err)
+		}
+		return err
+	}
+	if err := w.status(e.final()...); err != nil {
+		return err
+	}
+	w.told = true
+	if err := w.sendArtifacts(job.ArtifactDir); err != nil {
+		return err
+	}
+	switch {
+	case e.outcome.status == "error":
+		return fault(e.outcome.explanation, e.outcome.err)
+	case e.outcome.status == "canceled":
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// optionsError makes what the job's description has wrong an ErrOptions.
+func optionsError(err error) error {
+	if errors.Is(err, command.ErrJob) {
+		return fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	return err
+}
+
+// sendArtifacts packs first: the size comes before the zip.
+func (w *worker) sendArtifacts(dir string) error {
+	tmp, err := spool.File(w.TempDir)
+	if err != nil {
+		return fault("The artifacts could not be packed.", err)
+	}
+	defer tmp.Close()
+	buffered := bufio.NewWriterSize(tmp, 256<<10)
+	// Not bound to ctx: what a canceled job leaves is worth having.
+	err = archive.Pack(context.Background(), buffered, dir, archive.PackOptions{})
+	if err == nil {
+		err = buffered.Flush()
+	}
+	size, serr := tmp.Seek(0, io.SeekEnd)
+	if _, err2 := tmp.Seek(0, io.SeekStart); errors.Join(err, serr, err2) != nil {
+		return fault("The artifacts could not be packed.", errors.Join(err, serr, err2))
+	}
+	return w.out.with(func(out io.Writer) error { return stream.WriteZip(out, tmp, size) })
+}
+
+// status implements sink. A status is out when it returns.
+func (w *worker) status(fields ...stream.Field) error {
+	line, err := stream.AppendObject(nil, fields...)
+	if err != nil {
+		return err
+	}
+	return errors.Join(w.event(line), w.flush())
+}
+
+// event implements sink.
+func (w *worker) event(line []byte) error {
+	return w.out.with(func(out io.Writer) error {
+		if _, err := out.Write(line); err != nil {
+			return err
+		}
+		_, err := out.Write([]byte{'\n'})
+		return err
+	})
+}
+
+// flush implements sink.
+func (w *worker) flush() error { return w.out.flush() }
