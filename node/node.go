@@ -30,7 +30,10 @@ type Options struct {
 	Transports map[string]link.Transport
 	// Version is the program's, as in "0.1.0".
 	Version string
-	Log     *slog.Logger
+	// Worker is the ranvier executable whose worker runs plays; empty leaves
+	// them to the Python tool, where it is installed.
+	Worker string
+	Log    *slog.Logger
 	// Level, where it is not nil, is Log's, and set when a reload changes it.
 	Level *slog.LevelVar
 	// Keeper is the command that starts a keeper of jobs (package
@@ -63,6 +66,7 @@ type Node struct {
 	cfg     *config.Config
 	log     *slog.Logger
 	version string
+	worker  string
 	mesh    *mesh.Mesh
 	work    *worktypes.Manager
 	types   []routing.WorkType
@@ -85,7 +89,7 @@ type Node struct {
 func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, current: cfg, log: opt.Log, level: opt.Level, version: opt.Version, drain: make(chan time.Duration, 1),
-		self: opt.Identity, ca: opt.CA, renewing: make(chan struct{}, 1),
+		self: opt.Identity, ca: opt.CA, renewing: make(chan struct{}, 1), worker: opt.Worker,
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"os/exec"
+	"path/filepath"
 
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -40,14 +41,19 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 		if w.VerifySignature {
 			return nil, w.Pos.Errorf("verifysignature", "signed work is not supported yet in this version; without it any member of the mesh may submit")
 		}
+		_, lookErr := exec.LookPath(w.Command)
+		if lookErr != nil && filepath.Base(w.Command) == "ansible-runner" && n.worker != "" {
+			n.log.Info("ansible-runner is not installed: this program's own worker takes its place", "worktype", w.WorkType, "item", w.Pos)
+			lookErr, w.Command = nil, n.worker
+		}
 		t, err := command.New(command.Config{
 			WorkType: w.WorkType, Command: w.Command, Params: w.Params, AllowRuntimeParams: w.AllowRuntimeParams,
 		})
 		if err != nil {
 			return nil, w.Pos.Errorf("", "%w", err)
 		}
-		if _, err := exec.LookPath(w.Command); err != nil {
-			n.log.Warn("work of this type will fail until its command is there", "worktype", w.WorkType, "item", w.Pos, "err", err)
+		if lookErr != nil {
+			n.log.Warn("work of this type will fail until its command is there", "worktype", w.WorkType, "item", w.Pos, "err", lookErr)
 		}
 		types = append(types, t)
 		n.types = append(n.types, routing.WorkType{Name: w.WorkType})
@@ -55,7 +61,7 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 	if len(types) > 0 {
 		return types, nil
 	}
-	t, err := ansiblerunner.Find()
+	t, err := ansiblerunner.Find(n.worker)
 	if err != nil {
 		n.log.Info("this node takes no ansible-runner work", "cause", err)
 		return nil, nil

@@ -93,8 +93,13 @@ standard error.`,
 			if err != nil {
 				return err
 			}
+			program, err := os.Executable()
+			if err != nil {
+				log.Warn("this program's own worker cannot be used", "err", err)
+			}
 			n, err := node.New(cmd.Context(), cfg, node.Options{
-				Transports: carriers, Identity: self, CA: ca, Version: buildVersion(), Log: log, Level: level, Keeper: keeperCommand(),
+				Transports: carriers, Identity: self, CA: ca, Version: buildVersion(), Log: log, Level: level,
+				Keeper: keeperCommand(), Worker: program,
 			})
 			if err != nil {
 				return err

@@ -45,7 +45,7 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.PrivateDataDir, "private-data-dir", "", "where to unpack the job (default: a temporary directory)")
-	f.StringVar(&o.PrivateDataDir, "private_data_dir", "", "")
+	f.StringVar(&o.PrivateDataDir, "private_data_dir", "", "the same, as the Python tool spells it")
 	_ = f.MarkHidden("private_data_dir")
 	f.BoolVar(&o.Delete, "delete", false, "remove that directory before the job and after it")
 	f.Var(keepalive, "keepalive-seconds", "write a keepalive event after so many seconds without output (0: none)")

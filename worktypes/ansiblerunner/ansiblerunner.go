@@ -1,4 +1,5 @@
-// Package ansiblerunner is the work type that runs ansible-runner's worker: its
+// Package ansiblerunner is the work type that runs plays, in this program's own
+// worker or the Python tool's: its
 // payload is the stream that `ansible-runner transmit` writes, its results are
 // the stream that `ansible-runner process` reads.
 package ansiblerunner
@@ -7,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -16,23 +18,28 @@ import (
 // Name is what submitters call the type.
 const Name = "ansible-runner"
 
-// grace is how long the worker has to end a play that is canceled. It looks for
-// its signal once in up to five seconds, then kills the play and still has to
-// pack the artifacts.
+// grace is how long the worker has to end a play that is canceled. The Python
+// one looks for its signal once in up to five seconds, then kills the play; either
+// still has to pack the artifacts.
 const grace = 20 * time.Second
 
-// Find returns the type if there is a runner on this machine. The error, which
-// wraps exec.ErrNotFound, says what to install.
-func Find() (worktypes.Type, error) {
+// Find returns the type if this machine can run plays: with program, a ranvier
+// executable, as the worker where ansible-playbook is installed, else with the
+// Python tool's worker. An empty program is none. The error, which wraps
+// exec.ErrNotFound, says what to install.
+func Find(program string) (worktypes.Type, error) {
+	if _, err := exec.LookPath("ansible-playbook"); err == nil && program != "" {
+		return runner{path: program, name: filepath.Base(program) + " worker"}, nil
+	}
 	path, err := exec.LookPath("ansible-runner")
 	if err != nil {
-		return nil, fmt.Errorf("no ansible-runner on PATH: install it (Debian: python3-ansible-runner with ansible-core; pip: ansible-runner ansible-core): %w", err)
+		return nil, fmt.Errorf("no ansible-playbook on PATH: install ansible-core (Debian and pip: ansible-core), or ansible-runner with it: %w", err)
 	}
-	return runner{path: path}, nil
+	return runner{path: path, name: "ansible-runner worker"}, nil
 }
 
-// runner is the type by means of the Python tool at path.
-type runner struct{ path string }
+// runner is the type by means of the program at path.
+type runner struct{ path, name string }
 
 // Name implements worktypes.Type.
 func (runner) Name() string { return Name }
@@ -48,7 +55,7 @@ func (r runner) Plan(spec worktypes.Spec, scratch string) (worktypes.Plan, error
 	dir := scratch + "/private"
 	worker := []string{r.path, "worker", "--private-data-dir", dir}
 	return worktypes.Plan{
-		Name:    "ansible-runner worker",
+		Name:    r.name,
 		Argv:    append(slices.Clip(worker), "--delete"),
 		Scratch: true,
 		// A worker that is told to delete the directory does so first of all.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -28,9 +29,19 @@ const (
 `
 )
 
-func find(t *testing.T) worktypes.Type {
+// ranvier builds the program whose worker is the type's.
+func ranvier(t *testing.T) string {
 	t.Helper()
-	typ, err := ansiblerunner.Find()
+	bin := filepath.Join(t.TempDir(), "ranvier")
+	if out, err := exec.Command("go", "build", "-o", bin, "github.com/ranvier-mesh/ranvier/cmd/ranvier").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
+}
+
+func find(t *testing.T, program string) worktypes.Type {
+	t.Helper()
+	typ, err := ansiblerunner.Find(program)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +83,19 @@ func expectEnd(want string) func(t *testing.T, stream []byte) {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
+	t.Run("Python's worker", func(t *testing.T) {
+		t.Parallel()
+		conform(t, find(t, ""), "ansible-runner worker")
+	})
+	t.Run("our worker", func(t *testing.T) {
+		t.Parallel()
+		conform(t, find(t, ranvier(t)), "ranvier worker")
+	})
+}
+
+func conform(t *testing.T, typ worktypes.Type, name string) {
 	worktypetest.Run(t, worktypetest.Case{
-		Type: find(t),
+		Type: typ,
 		Good: worktypetest.Job{Payload: worktypetest.Transmit(t, shortPlay, "h1")},
 		CheckGood: func(t *testing.T, results []byte) {
 			expectEnd("successful")(t, results)
@@ -84,14 +106,14 @@ func TestConformance(t *testing.T) {
 		Long:          worktypetest.Job{Payload: worktypetest.Transmit(t, longPlay, "h1", "h2")},
 		Started:       `"task_action": "command"`,
 		CheckCanceled: expectEnd("canceled"),
-		KilledDetail:  "ansible-runner worker was killed by signal 9 (killed)",
+		KilledDetail:  name + " was killed by signal 9 (killed)",
 		Forbidden:     []map[string]string{{"params": "--worker-info"}, {"x": ""}},
 	})
 }
 
 func TestFindSaysWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := ansiblerunner.Find()
+	_, err := ansiblerunner.Find("")
 	if !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("without a runner: %v", err)
 	}
@@ -101,7 +123,7 @@ func TestFindSaysWhatToInstall(t *testing.T) {
 // not in the stream.
 func TestFailureIsInDetail(t *testing.T) {
 	t.Parallel()
-	typ := find(t)
+	typ := find(t, "")
 	reg, err := worktypes.NewRegistry(typ)
 	if err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ func newNode(t testing.TB, transport string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ansible, err := ansiblerunner.Find()
+	ansible, err := ansiblerunner.Find("")
 	if err != nil {
 		t.Fatal(err)
 	}

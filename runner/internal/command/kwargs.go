@@ -1,6 +1,6 @@
 // Package command turns a job as it arrives at a worker, options and a private
 // data directory, into the program to start: arguments, environment, answers
-// and limits (docs/runner.md §7).
+// and limits (docs/runner.md §10).
 package command
 
 import (
