@@ -17,7 +17,7 @@ func TestWorkerKilled(t *testing.T) {
 	run.await(run.stdout, "before the end")
 	defer g.arrived().Close()
 
-	workers := relatives(t, n.mark, "ansible-runner worker")
+	workers := relatives(t, n.mark, "ranvier worker")
 	if len(workers) != 1 {
 		t.Fatalf("workers: %v", workers)
 	}
@@ -25,7 +25,7 @@ func TestWorkerKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	run.exits(75)
-	run.says(`the job on node n ended as Failed: ansible-runner worker was killed by signal 9 \(killed\).*`)
+	run.says(`the job on node n ended as Failed: ranvier worker was killed by signal 9 \(killed\).*`)
 	p.wants("playbook_on_start", "playbook_on_play_start", "runner_on_ok")
 	p.brokeOff("before the end")
 	n.released()
