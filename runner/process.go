@@ -76,6 +76,7 @@ func Process(ctx context.Context, r io.Reader, o ProcessOptions) (Result, error)
 	}
 	defer p.artifacts.close()
 	p.in = stream.NewReader(r)
+	p.salvage.root = p.artifacts.root
 	if d, ok := r.(interface{ SetReadDeadline(time.Time) error }); ok {
 		// A reader that cannot do it (a file) is waited for.
 		defer context.AfterFunc(ctx, func() { _ = d.SetReadDeadline(time.Unix(1, 0)) })()
@@ -111,7 +112,7 @@ func newProcessor(ctx context.Context, o ProcessOptions) (*processor, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &processor{ProcessOptions: o, ctx: ctx, artifacts: a, salvage: salvage{root: a.root}, result: Result{ArtifactDir: a.dir}}
+	p := &processor{ProcessOptions: o, ctx: ctx, artifacts: a, result: Result{ArtifactDir: a.dir}}
 	if o.Output != nil && !o.Quiet {
 		p.out = bufio.NewWriterSize(o.Output, 32<<10)
 	}

@@ -15,13 +15,16 @@ const partialStdout = ".stdout.partial"
 // only at the end, and when that end never comes what was printed so far is not
 // to be lost. Its own faults are no fault of the job and are not told.
 type salvage struct {
-	root *os.Root
+	root *os.Root // nil to keep nothing: the job runs here, and writes the artifact itself
 	file *os.File
 	out  *bufio.Writer
 }
 
 // add keeps the text of an event.
 func (s *salvage) add(m stream.Message) {
+	if s.root == nil {
+		return
+	}
 	text, err := pyjson.Unquote(m.Stdout)
 	if err != nil || text == "" {
 		return
@@ -49,6 +52,9 @@ func (s *salvage) drop() {
 // keep makes artifacts of what came before a fault: stdout, and a status that
 // says that nobody knows how the job ended.
 func (s *salvage) keep() {
+	if s.root == nil {
+		return
+	}
 	if s.file != nil {
 		s.out.Flush()
 		s.file.Close()
