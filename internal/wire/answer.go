@@ -20,6 +20,7 @@ const MaxKnown = 64
 //	 4   path      [hop]   at most 64; a hop is [node id, uint microseconds]
 //	 5   known     [text]  at most 64 node ids
 //	 6   attempts  uint    at most 8
+//	 7   early     bytes   at most 16384: the first bytes from the target
 type Answer struct {
 	Code     Code             `cbor:"1,keyasint"`
 	Node     routing.NodeID   `cbor:"2,keyasint"` // who answered: the target, or who refused
@@ -27,6 +28,7 @@ type Answer struct {
 	Path     []Hop            `cbor:"4,keyasint,omitempty"`
 	Known    []routing.NodeID `cbor:"5,keyasint,omitempty"` // CodeNoRoute: some that are known there
 	Attempts uint8            `cbor:"6,keyasint,omitempty"` // a refusal: how many attempts are left
+	Early    []byte           `cbor:"7,keyasint,omitempty"` // accepted: the first bytes of the stream
 }
 
 // Hop is one node of an answered path, and how long it took from there to the
@@ -60,6 +62,7 @@ func (a Answer) check() error {
 		checkLen("path", "hops", len(a.Path), 0, MaxPath),
 		checkIDs("known", a.Known, MaxKnown),
 		checkAttempts(a.Attempts),
+		checkBytes("early", a.Early, 0, MaxEarly),
 	)
 	if err != nil {
 		return err

@@ -43,7 +43,7 @@ func ParseControl(t Type, body []byte) (any, error) {
 		return boxed(ParseGoAway(body))
 	case TypeRevoked:
 		return boxed(ParseRevoked(body))
-	case TypeOpen, TypeAnswer, TypeData, TypeFin, TypeReset:
+	case TypeOpen, TypeAnswer, TypeData, TypeFin, TypeReset, TypeProgress, TypeResume:
 		return nil, malformed(t, errNotControl)
 	}
 	return nil, nil

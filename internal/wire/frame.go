@@ -34,6 +34,8 @@ const (
 	TypeData      Type = 0x20 // session: the body is the bytes themselves
 	TypeFin       Type = 0x21 // Fin; session
 	TypeReset     Type = 0x22 // Reset; session
+	TypeProgress  Type = 0x23 // Progress; session
+	TypeResume    Type = 0x24 // Resume; session, first on a further carrier
 )
 
 // String returns the message's name as docs/protocol.md has it, in lower case.
@@ -67,6 +69,10 @@ func (t Type) String() string {
 		return "fin"
 	case TypeReset:
 		return "reset"
+	case TypeProgress:
+		return "progress"
+	case TypeResume:
+		return "resume"
 	}
 	return fmt.Sprintf("message type %#02x", uint8(t))
 }

@@ -72,6 +72,8 @@ func FuzzOpen(f *testing.F)      { fuzzKind(f, open) }
 func FuzzAnswer(f *testing.F)    { fuzzKind(f, answer) }
 func FuzzFin(f *testing.F)       { fuzzKind(f, fin) }
 func FuzzReset(f *testing.F)     { fuzzKind(f, reset) }
+func FuzzProgress(f *testing.F)  { fuzzKind(f, progress) }
+func FuzzResume(f *testing.F)    { fuzzKind(f, resume) }
 
 // FuzzFrame reads a control stream of any bytes to its end.
 func FuzzFrame(f *testing.F) {

@@ -51,6 +51,8 @@ var (
 	answer    = kindOf(TypeAnswer, ParseAnswer)
 	fin       = kindOf(TypeFin, ParseFin)
 	reset     = kindOf(TypeReset, ParseReset)
+	progress  = kindOf(TypeProgress, ParseProgress)
+	resume    = kindOf(TypeResume, ParseResume)
 	advert    = routingKind(TypeAdvert, func(body []byte) (*routing.Advert, error) {
 		a, _, err := ParseAdvert(body)
 		return a, err
@@ -119,6 +121,11 @@ func vectors() []vector {
 			Avoid: []routing.NodeID{"x"}, Timeout: 30_000, Attempts: 8, Job: "01JABCDEFGHJKMNPQRSTVWXYZ0",
 		}},
 		{"open_ping", open, Open{To: "c", From: "a", Path: []routing.NodeID{"a"}, Timeout: 10_000}},
+		{"open_resume", open, Open{
+			To: "c", From: "a", Service: "control", Path: []routing.NodeID{"a"}, Avoid: []routing.NodeID{"b"},
+			Timeout: 3_000, Attempts: 8, Early: []byte{0x16, 3, 1, 0, 1, 0}, Resume: true,
+		}},
+		{"answer_early", answer, Answer{Node: "c", Path: []Hop{{Node: "c"}}, Early: []byte{0x16, 3, 3, 0, 1, 0}}},
 		{"answer_ok", answer, Answer{Node: "c", Path: []Hop{{Node: "b", Micros: 812}, {Node: "c"}}}},
 		{"answer_no_route", answer, Answer{
 			Code: CodeNoRoute, Node: "b", Reason: "no route to node x", Path: []Hop{{Node: "b"}},
@@ -128,6 +135,10 @@ func vectors() []vector {
 		{"fin_closed", fin, Fin{Offset: 0, Closed: true}},
 		{"reset", reset, Reset{Code: CodeBrokenStream, Node: "b", Reason: "the link to c broke"}},
 		{"reset_bare", reset, Reset{Code: CodeOK}},
+		{"progress", progress, Progress{Received: 1 << 20, Limit: 1<<20 + 65536}},
+		{"progress_ask", progress, Progress{Limit: 65536, Ask: true}},
+		{"progress_over", progress, Progress{Received: 9, Limit: 65545, Fin: true, Closed: true, Over: true}},
+		{"resume", resume, Resume{Token: bytes.Repeat([]byte{0xab}, TokenLen), Number: 2}},
 	}
 }
 

@@ -17,6 +17,8 @@ const (
 	MaxAttempts = 8
 	// MaxJobLen is the longest job id in bytes.
 	MaxJobLen = 128
+	// MaxEarly is how many bytes of the stream an Open or an Answer may carry.
+	MaxEarly = 16 << 10
 )
 
 // Open asks for a stream to a service of a node, hop by hop (docs/protocol.md
@@ -31,15 +33,19 @@ const (
 //	 6   timeout   uint    milliseconds that remain, 32 bits
 //	 7   attempts  uint    at most 8
 //	 8   job       text    at most 128 bytes
+//	 9   early     bytes   at most 16384: the first bytes towards the target
+//	10   resume    bool
 type Open struct {
 	To       routing.NodeID   `cbor:"1,keyasint"`
 	From     routing.NodeID   `cbor:"2,keyasint"`
 	Service  string           `cbor:"3,keyasint"`           // "" is the node itself: it answers and ends (ping)
 	Path     []routing.NodeID `cbor:"4,keyasint,omitempty"` // nodes passed so far, the originator first
 	Avoid    []routing.NodeID `cbor:"5,keyasint,omitempty"`
-	Timeout  uint32           `cbor:"6,keyasint"`           // milliseconds that remain
-	Attempts uint8            `cbor:"7,keyasint"`           // how many more next hops may be tried, all relays together
-	Job      string           `cbor:"8,keyasint,omitempty"` // for the logs of all nodes on the way
+	Timeout  uint32           `cbor:"6,keyasint"`            // milliseconds that remain
+	Attempts uint8            `cbor:"7,keyasint"`            // how many more next hops may be tried, all relays together
+	Job      string           `cbor:"8,keyasint,omitempty"`  // for the logs of all nodes on the way
+	Early    []byte           `cbor:"9,keyasint,omitempty"`  // the first bytes of the stream
+	Resume   bool             `cbor:"10,keyasint,omitempty"` // a further carrier of a session
 }
 
 // ParseOpen decodes the body of an Open. Errors wrap ErrMalformed.
@@ -57,6 +63,7 @@ func (o Open) check() error {
 		checkIDs("avoid", o.Avoid, MaxAvoid),
 		checkAttempts(o.Attempts),
 		checkText("job", o.Job, 0, MaxJobLen),
+		checkBytes("early", o.Early, 0, MaxEarly),
 	)
 }
 

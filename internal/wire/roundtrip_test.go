@@ -78,6 +78,7 @@ func anyMessage(t *rapid.T, typ Type) any {
 			To: anyID.Draw(t, "to"), From: anyID.Draw(t, "from"), Service: text(0, MaxServiceLen).Draw(t, "service"),
 			Path: anyIDs.Draw(t, "path"), Avoid: anyIDs.Draw(t, "avoid"), Timeout: rapid.Uint32().Draw(t, "timeout"),
 			Attempts: rapid.Uint8Range(0, MaxAttempts).Draw(t, "attempts"), Job: text(0, MaxJobLen).Draw(t, "job"),
+			Early: blob(0, 64).Draw(t, "early"), Resume: rapid.Bool().Draw(t, "resume"),
 		}
 	case TypeAnswer:
 		hop := rapid.Custom(func(t *rapid.T) Hop {
@@ -86,7 +87,7 @@ func anyMessage(t *rapid.T, typ Type) any {
 		return Answer{
 			Code: anyCode.Draw(t, "code"), Node: anyID.Draw(t, "node"), Reason: text(0, MaxReasonLen).Draw(t, "reason"),
 			Path: rapid.SliceOfN(hop, 0, 20).Draw(t, "path"), Known: anyIDs.Draw(t, "known"),
-			Attempts: rapid.Uint8Range(0, MaxAttempts).Draw(t, "attempts"),
+			Attempts: rapid.Uint8Range(0, MaxAttempts).Draw(t, "attempts"), Early: blob(0, 64).Draw(t, "early"),
 		}
 	case TypeFin:
 		return Fin{Offset: rapid.Uint64().Draw(t, "offset"), Closed: rapid.Bool().Draw(t, "closed")}
@@ -95,6 +96,16 @@ func anyMessage(t *rapid.T, typ Type) any {
 			Code: anyCode.Draw(t, "code"), Node: rapid.OneOf(rapid.Just(routing.NodeID("")), anyID).Draw(t, "node"),
 			Reason: text(0, MaxReasonLen).Draw(t, "reason"),
 		}
+	case TypeProgress:
+		p := Progress{
+			Received: rapid.Uint64().Draw(t, "received"), Fin: rapid.Bool().Draw(t, "fin"),
+			Over: rapid.Bool().Draw(t, "over"), Ask: rapid.Bool().Draw(t, "ask"),
+		}
+		p.Limit = rapid.Uint64Range(p.Received, math.MaxUint64).Draw(t, "limit")
+		p.Closed = p.Fin && rapid.Bool().Draw(t, "closed")
+		return p
+	case TypeResume:
+		return Resume{Token: blob(TokenLen, TokenLen).Draw(t, "token"), Number: rapid.Uint32Range(1, math.MaxUint32).Draw(t, "number")}
 	}
 	panic(typ)
 }

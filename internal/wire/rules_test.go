@@ -77,6 +77,13 @@ func rules() []rule {
 		{"avoid[0]", open, openWith(func(o *Open) { o.Avoid = []routing.NodeID{""} })},
 		{"attempts", open, openWith(func(o *Open) { o.Attempts = MaxAttempts + 1 })},
 		{"job", open, openWith(func(o *Open) { o.Job = text[:MaxJobLen+1] })},
+		{"early", open, openWith(func(o *Open) { o.Early = make([]byte, MaxEarly+1) })},
+		{"early", answer, Answer{Node: "a", Early: make([]byte, MaxEarly+1)}},
+		{"limit", progress, Progress{Received: 2, Limit: 1}},
+		{"closed", progress, Progress{Closed: true}},
+		{"token", resume, Resume{Number: 1}},
+		{"token", resume, Resume{Token: make([]byte, TokenLen+1), Number: 1}},
+		{"number", resume, Resume{Token: make([]byte, TokenLen)}},
 		{"node", answer, Answer{Node: id}},
 		{"path", answer, Answer{Node: "a", Path: hops}},
 		{"path[0]", answer, Answer{Node: "a", Path: []Hop{{}}}},
@@ -213,10 +220,11 @@ func TestLargestFits(t *testing.T) {
 		{open, Open{
 			To: longID(255), From: longID(255), Service: long[:MaxServiceLen], Path: manyIDs(MaxPath),
 			Avoid: manyIDs(MaxAvoid), Timeout: 1<<32 - 1, Attempts: 8, Job: long[:MaxJobLen],
+			Early: make([]byte, MaxEarly), Resume: true,
 		}, MaxFrame - 4096},
 		{answer, Answer{
 			Code: 65535, Node: longID(255), Reason: long, Path: fill(MaxPath, Hop{Node: longID(255), Micros: 1<<64 - 1}),
-			Known: manyIDs(MaxKnown), Attempts: 8,
+			Known: manyIDs(MaxKnown), Attempts: 8, Early: make([]byte, MaxEarly),
 		}, MaxFrame - 4096},
 		{reset, Reset{Code: 65535, Node: longID(255), Reason: long}, MaxData},
 	} {
