@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // net1 is a set of nodes on one in-memory or TCP network, stopped with the test.
 type net1 struct {
-	t          *testing.T
+	t          testing.TB
 	scheme     string
 	via        link.Transport
 	transports map[string]link.Transport // in place of via
@@ -40,12 +40,12 @@ type running struct {
 	stop func()
 }
 
-func newNet(t *testing.T) *net1 {
+func newNet(t testing.TB) *net1 {
 	return &net1{t: t, scheme: "mem", via: &memlink.Network{}, nodes: map[routing.NodeID]*running{}, addrs: map[routing.NodeID]string{}}
 }
 
 // newNetOver is newNet with another transport than memory.
-func newNetOver(t *testing.T, scheme string) *net1 {
+func newNetOver(t testing.TB, scheme string) *net1 {
 	n := newNet(t)
 	n.scheme = scheme
 	switch scheme {
@@ -140,7 +140,7 @@ func (n *net1) line(relays int) (first, last *running) {
 func nodeID(i int) routing.NodeID { return routing.NodeID(fmt.Sprintf("n%d", i)) }
 
 // stream opens a stream to an accepting service.
-func stream(t *testing.T, from, to *running) (near, far *Conn) {
+func stream(t testing.TB, from, to *running) (near, far *Conn) {
 	t.Helper()
 	l, err := to.Listen("test")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 const TokenLen = 32
 
 // Progress says how far the sender is with the other direction of a session
-// (docs/protocol.md sections 3.19 and 6.5).
+// (docs/protocol.md sections 3.19 and 6.4).
 //
 //	key  field     type  limits
 //	 1   received  uint  64 bits, bytes
@@ -47,7 +47,7 @@ func (p Progress) check() error {
 }
 
 // Resume is the first frame of the dialling end on a further carrier: with
-// which session the carrier goes on (docs/protocol.md sections 3.19 and 6.5).
+// which session the carrier goes on (docs/protocol.md sections 3.20 and 6.5).
 //
 //	key  field   type   limits
 //	 1   token   bytes  exactly 32
