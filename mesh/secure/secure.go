@@ -30,10 +30,12 @@ type PeerError struct {
 	Err  error
 }
 
+// Error names the node that was meant.
 func (e *PeerError) Error() string {
 	return fmt.Sprintf("the other end is not node %s: %v", e.Peer, e.Err)
 }
 
+// Unwrap returns the cause.
 func (e *PeerError) Unwrap() error { return e.Err }
 
 // Conn is a carrier whose bytes only the two ends can read. One goroutine may
@@ -122,9 +124,9 @@ func (c *Conn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		close(c.closed)
-		err = c.raw.Close()
-		// Some links let a read wait for the other end even then.
+		// Some links would let a read wait for the other end's close.
 		c.raw.SetReadDeadline(time.Unix(1, 0))
+		err = c.raw.Close()
 	})
 	return err
 }

@@ -1,10 +1,11 @@
-// Package session makes a net.Conn of a carrier: any connection that may end
-// without saying whether all arrived. The session has its own FIN and RESET
-// (docs/protocol.md section 6.4), so a carrier that breaks is an error at both
-// ends and never a clean end. It knows no mesh.
+// Package session makes a net.Conn of carriers: connections that keep their
+// contents secret and whole, but may end at any moment without saying whether
+// all arrived. A session goes on over the next carrier where the last one broke off;
+// its users see a pause (docs/protocol.md sections 6.4 and 6.5). It knows no mesh.
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,101 +18,94 @@ import (
 )
 
 const (
-	// maxChunks bounds what a Conn holds in each direction, in chunks of 32 KiB.
-	maxChunks = 4
-	// lingerTime is how long a closed Conn goes on delivering what was
-	// written to a peer that does not read.
-	lingerTime = time.Hour
+	// GiveUp is how long a broken session waits for another carrier where
+	// Config does not say.
+	GiveUp = time.Minute
+	// resetTime is how long the peer may take to be told of a Reset.
+	resetTime = time.Second
 )
 
-// ErrPeerClosed is returned by Write when the peer has closed its end.
-var ErrPeerClosed = errors.New("the peer closed the stream")
-
-// BrokenError is returned by Read and Write when the way to the peer broke:
-// what was not read yet is lost, and nobody knows how much of what was written
-// has arrived.
-type BrokenError struct {
-	Name  string // of the stream, as given to New
-	Cause error  // may be nil
+// Carrier is a way to the peer. Conn must keep what it carries from being read
+// or changed; its Close must end a Read or Write that is under way. One
+// goroutine reads and another writes; no deadline is set.
+type Carrier struct {
+	Conn io.ReadWriteCloser
+	Way  string        // for error messages: "via a → b"
+	RTT  time.Duration // to the peer and back, about
 }
 
-// Error names the stream and the cause.
-func (e *BrokenError) Error() string {
-	if e.Cause == nil || e.Cause == io.EOF {
-		return fmt.Sprintf("stream %s: the way broke (it ended without a FIN)", e.Name)
-	}
-	return fmt.Sprintf("stream %s: the way broke: %v", e.Name, e.Cause)
-}
-
-// Unwrap returns the cause. An end without a FIN is io.ErrUnexpectedEOF, so that
-// nobody who asks errors.Is takes it for the end of what was sent.
-func (e *BrokenError) Unwrap() error {
-	if e.Cause == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return e.Cause
-}
-
-// ResetError is returned by Read and Write when the peer ended the stream at once.
-type ResetError struct {
-	Name string
-	wire.Reset
-}
-
-// Error names the stream and the peer's reason.
-func (e *ResetError) Error() string {
-	s := fmt.Sprintf("stream %s: reset by the peer: %v", e.Name, e.Code)
-	if e.Reason != "" {
-		s += ": " + e.Reason
-	}
-	return s
+// Config is what a session needs beside its first carrier.
+type Config struct {
+	Name          string // of the stream, for error messages
+	Local, Remote net.Addr
+	// Token names the session to the peer. Only the two ends may know it.
+	Token [wire.TokenLen]byte
+	// Redial makes another carrier. It is nil at the end that was dialled, which
+	// gets them by Resume. attempt counts from 0 with each break; an error that
+	// wraps ErrLost ends the session. One call is made at a time.
+	Redial func(ctx context.Context, attempt int) (Carrier, error)
+	// GiveUp is how long the session waits for a carrier; 0 means GiveUp.
+	GiveUp time.Duration
+	// Budget is shared with other sessions. It must not be nil.
+	Budget *Budget
+	// Done, where it is not nil, is called once when the session is over.
+	Done func()
 }
 
 // Conn is a net.Conn with half-close. Its methods may be called from several
 // goroutines.
 //
-// One goroutine (receive) reads the carrier for the Conn's whole life; another
-// (send) writes to it while there is something to write. Both take what they
-// share from under mu.
+//	          carrier ends or stalls
+//	attached ───────────────────────► broken ──GiveUp, ErrLost──► over, with an error
+//	    ▲                               │
+//	    └──Redial (dialler), Resume─────┘
+//	attached ──both ends have said over, or Reset──► over
 //
-// A direction goes: open -> fin queued -> fin sent, and open -> fin received;
-// when both have ended, the carrier is closed. Whatever else ends the carrier
-// first breaks the Conn (fail).
+// What the machine knows is guarded by mu. The goroutines: receive, one for
+// each carrier as long as it lives; send, while there is something to write;
+// redial, at the dialling end while there is no carrier. A carrier that was given up leaves
+// its goroutines to end by themselves: they find that it is not c.now any more.
+// One timer wakes the machine. An idle session is one goroutine and no buffer.
 type Conn struct {
-	carrier net.Conn
-	name    string
-	done    func()
-	gone    chan struct{}
+	cfg  Config
+	gone chan struct{}
+	ctx  context.Context // of redial; ends with the session
+	stop context.CancelFunc
 
-	mu     sync.Mutex
-	closed bool        // Close was called
-	err    error       // set by fail, once
-	linger *time.Timer // runs after Close
-
-	canWrite sync.Cond
-	out      []*chunk // the last one takes more until send takes it
-	sending  bool     // the goroutine send runs
-	written  uint64   // bytes accepted by Write
-	finOwed  bool     // a Fin must be sent once out is empty
-	finOut   bool     // no more may be written
-	finSent  bool
-	finGot   bool // the peer will send no more
-	peerGone bool // the peer will not read any more
+	mu       sync.Mutex
+	m        machine
+	now      *carrier // nil while broken and when over
+	way      string
+	number   uint32 // of the last carrier
+	attempt  int    // of redial since the session was last synced
+	cause    error  // why the last carrier was lost
+	err      error  // of Read and Write, once the session has failed
+	timer    *time.Timer
+	timerAt  time.Time // zero while the timer does not run
 	wlimit   limit
-
-	canRead sync.Cond
-	in      []*chunk
-	rlimit  limit
+	rlimit   limit
+	canRead  sync.Cond
+	canWrite sync.Cond
 }
 
-// New starts a session over carrier and owns it from now on. name is for error
-// messages. done, where it is not nil, is called once when the carrier has been
-// closed.
-func New(carrier net.Conn, name string, done func()) *Conn {
-	c := &Conn{carrier: carrier, name: name, done: done, gone: make(chan struct{})}
+// New starts a session over its first carrier and owns that from now on.
+func New(first Carrier, cfg Config) *Conn {
+	if cfg.GiveUp == 0 {
+		cfg.GiveUp = GiveUp
+	}
+	c := &Conn{cfg: cfg, gone: make(chan struct{})}
+	c.ctx, c.stop = context.WithCancel(context.Background())
+	c.m = machine{
+		dialler: cfg.Redial != nil,
+		giveUp:  cfg.GiveUp,
+		out:     ring{budget: cfg.Budget, limit: firstWindow},
+		in:      inbox{budget: cfg.Budget, window: firstWindow, told: firstWindow},
+	}
 	c.canWrite.L = &c.mu
 	c.canRead.L = &c.mu
-	go c.receive()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attach(first, nil)
 	return c
 }
 
@@ -122,15 +116,22 @@ func (c *Conn) Read(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	for {
 		switch {
-		case c.closed:
+		case c.m.closed:
 			return 0, c.opError("read", net.ErrClosed)
 		case c.rlimit.passed:
 			return 0, c.opError("read", os.ErrDeadlineExceeded)
 		case len(p) == 0:
 			return 0, nil
-		case len(c.in) > 0:
-			return c.take(p), nil
-		case c.finGot:
+		}
+		if n := c.m.in.take(p); n > 0 {
+			if c.m.in.due() {
+				c.m.told = true
+				c.startSending()
+			}
+			return n, nil
+		}
+		switch {
+		case c.m.finGot:
 			return 0, io.EOF
 		case c.err != nil:
 			return 0, c.err
@@ -139,72 +140,45 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
-// take moves bytes of the chunks that came into p.
-func (c *Conn) take(p []byte) int {
-	total := 0
-	for total < len(p) && len(c.in) > 0 {
-		first := c.in[0]
-		n := copy(p[total:], first.unread())
-		total += n
-		if first.start += n; first.start == first.end {
-			c.in[0] = nil
-			c.in = c.in[1:]
-			first.free()
-			c.canRead.Broadcast() // the receiver waits for room
-		}
-	}
-	return total
-}
-
-// Write implements net.Conn. What it accepted is delivered in the background.
+// Write implements net.Conn. What it accepted is delivered in the background,
+// as far as the peer's window and the budget let it be taken.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	total := 0
 	for {
 		switch {
-		case c.closed || c.finOut:
+		case c.m.finQueued:
 			return total, c.opError("write", net.ErrClosed)
 		case c.wlimit.passed:
 			return total, c.opError("write", os.ErrDeadlineExceeded)
 		case c.err != nil:
 			return total, c.err
-		case c.peerGone:
+		case c.m.peerClosed:
 			return total, c.opError("write", ErrPeerClosed)
 		case total == len(p):
 			return total, nil
 		}
-		if n := c.put(p[total:]); n > 0 {
+		if n := c.m.out.put(p[total:]); n > 0 {
 			total += n
+			c.startSending()
 			continue
 		}
+		c.m.stuck()
+		c.startSending()
 		c.canWrite.Wait()
 	}
-}
-
-// put copies what fits of p into the chunks to send.
-func (c *Conn) put(p []byte) int {
-	if len(c.out) == 0 || c.out[len(c.out)-1].full() {
-		if len(c.out) == maxChunks {
-			return 0
-		}
-		c.out = append(c.out, newChunk())
-	}
-	n := c.out[len(c.out)-1].fill(p)
-	c.written += uint64(n)
-	c.startSending()
-	return n
 }
 
 // CloseWrite sends a FIN after what was written; Read goes on.
 func (c *Conn) CloseWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.m.closed {
 		return c.opError("close", net.ErrClosed)
 	}
-	if !c.finOut && c.err == nil {
-		c.finOut, c.finOwed = true, true
+	if !c.m.finQueued && c.err == nil {
+		c.m.finQueued = true
 		c.canWrite.Broadcast()
 		c.startSending()
 	}
@@ -216,53 +190,35 @@ func (c *Conn) CloseWrite() error {
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.m.closed {
 		return c.opError("close", net.ErrClosed)
 	}
-	c.closed = true
+	c.m.finQueued, c.m.closed = true, true
 	c.rlimit.stop()
 	c.wlimit.stop()
-	c.dropInput()
+	c.m.in.discard()
 	c.canRead.Broadcast()
 	c.canWrite.Broadcast()
-	if c.err == nil && !c.isGone() {
-		c.finOut, c.finOwed = true, true
-		c.linger = time.AfterFunc(lingerTime, func() { c.Reset(wire.CodeTimeout, "the peer did not read") })
-		c.startSending()
-	}
+	c.startSending()
 	return nil
 }
 
-// Reset ends the stream at once, in both directions, and tells the peer why.
+// Reset ends the stream at once, in both directions, and tells the peer why
+// if it can.
 func (c *Conn) Reset(code wire.Code, reason string) {
-	frame, err := (wire.Reset{Code: code, Reason: reason}).Append(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
-		return
-	}
-	idle := !c.sending
-	c.failLocked(fmt.Errorf("stream %s: reset here: %v: %s", c.name, code, reason))
-	if err == nil && idle {
-		c.sending = true // nobody else writes to the carrier any more
-		go func() {
-			c.carrier.SetWriteDeadline(time.Now().Add(time.Second))
-			c.carrier.Write(frame)
-			c.closeCarrier()
-		}()
-		return
-	}
-	go c.closeCarrier()
+	c.fail(fmt.Errorf("stream %s: reset here: %v: %s", c.name(), code, reason), &wire.Reset{Code: code, Reason: reason})
 }
 
-// Gone is closed when the carrier has been closed: all is delivered, or lost.
+// Gone is closed when the session is over: all is delivered, or lost.
 func (c *Conn) Gone() <-chan struct{} { return c.gone }
 
-// LocalAddr implements net.Conn with the carrier's address.
-func (c *Conn) LocalAddr() net.Addr { return c.carrier.LocalAddr() }
+// LocalAddr implements net.Conn.
+func (c *Conn) LocalAddr() net.Addr { return c.cfg.Local }
 
-// RemoteAddr implements net.Conn with the carrier's address.
-func (c *Conn) RemoteAddr() net.Addr { return c.carrier.RemoteAddr() }
+// RemoteAddr implements net.Conn.
+func (c *Conn) RemoteAddr() net.Addr { return c.cfg.Remote }
 
 // SetDeadline implements net.Conn.
 func (c *Conn) SetDeadline(t time.Time) error {
@@ -278,7 +234,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setLimit(&c.wlimit
 func (c *Conn) setLimit(l *limit, waiters *sync.Cond, t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.m.closed {
 		return c.opError("set deadline", net.ErrClosed)
 	}
 	l.set(t, waiters)
@@ -289,55 +245,15 @@ func (c *Conn) opError(op string, err error) error {
 	if err == net.ErrClosed || err == os.ErrDeadlineExceeded {
 		return err // callers compare these; a wrapper would add nothing
 	}
-	return fmt.Errorf("%s on stream %s: %w", op, c.name, err)
+	return fmt.Errorf("%s on stream %s: %w", op, c.name(), err)
 }
 
-// fail breaks the Conn, unless both directions have ended already.
-func (c *Conn) fail(err error) {
-	c.mu.Lock()
-	c.failLocked(err)
-	c.mu.Unlock()
-	c.closeCarrier()
-}
-
-func (c *Conn) failLocked(err error) {
-	if c.err != nil {
-		return
+// name is the stream's, with its present or last way.
+func (c *Conn) name() string {
+	if c.way == "" {
+		return c.cfg.Name
 	}
-	c.err = err
-	for _, k := range c.out {
-		k.free()
-	}
-	c.out, c.finOwed = nil, false
-	c.canRead.Broadcast()
-	c.canWrite.Broadcast()
-}
-
-func (c *Conn) dropInput() {
-	for _, k := range c.in {
-		k.free()
-	}
-	c.in = nil
-}
-
-// closeCarrier ends the Conn's life.
-func (c *Conn) closeCarrier() {
-	c.mu.Lock()
-	if c.linger != nil {
-		c.linger.Stop()
-	}
-	first := !c.isGone()
-	if first {
-		close(c.gone)
-	}
-	c.mu.Unlock()
-	if !first {
-		return
-	}
-	c.carrier.Close()
-	if c.done != nil {
-		c.done()
-	}
+	return c.cfg.Name + " (" + c.way + ")"
 }
 
 func (c *Conn) isGone() bool {
