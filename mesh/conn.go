@@ -1,8 +1,13 @@
 package mesh
 
 import (
+	"context"
+	"fmt"
 	"net"
+	"sync/atomic"
 
+	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/secure"
 	"github.com/ranvier-mesh/ranvier/mesh/session"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
@@ -19,32 +24,81 @@ func (Addr) Network() string { return "ranvier" }
 // String returns "node:service".
 func (a Addr) String() string { return string(a.Node) + ":" + a.Service }
 
-// Conn is a stream across the mesh: a net.Conn with half-close. A way that
-// breaks is an error from Read and Write at both ends, never io.EOF
-// (*session.BrokenError).
+// Conn is a stream across the mesh: a net.Conn with half-close. When the way
+// breaks, it goes on over another one and its users see a pause. Only after
+// Config.ResumeTime without a way, or when the other end is lost, Read and Write
+// give an error at both ends, never io.EOF (*session.BrokenError).
 type Conn struct {
 	*session.Conn
 	session       *session.Conn
+	mesh          *Mesh
 	local, remote Addr
-	path          []routing.NodeID
+	token         sessionToken
+	peerKey       [32]byte
+	path          atomic.Pointer[[]routing.NodeID]
 }
 
-// newConn starts a session over carrier.
-func (m *Mesh) newConn(carrier net.Conn, local, remote Addr, path []routing.NodeID) *Conn {
-	c := &Conn{local: local, remote: remote, path: path}
-	registered := make(chan struct{})
-	c.session = session.New(carrier, remote.String()+" (via "+joinIDs(path, " → ")+")", func() {
-		<-registered
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.conns, c)
-	})
+type sessionToken = [wire.TokenLen]byte
+
+// newConn starts a session over its first carrier.
+func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remote Addr, dialled bool) (*Conn, error) {
+	c := &Conn{mesh: m, local: local, remote: remote, peerKey: carrier.PeerKey()}
+	var err error
+	if c.token, err = carrier.Token(); err != nil {
+		return nil, err
+	}
+	cfg := session.Config{
+		Name: remote.String(), Local: local, Remote: remote, Token: c.token,
+		GiveUp: m.cfg.ResumeTime, Budget: m.budget, Done: func() { m.removeConn(c, dialled) },
+	}
+	if dialled {
+		cfg.Redial = c.redial
+	}
+	m.mu.Lock() // until the conn is in the maps: Done takes it out
+	defer m.mu.Unlock()
+	c.session = session.New(c.carrier(carrier, path), cfg)
 	c.Conn = c.session
-	m.mu.Lock()
 	m.conns[c] = struct{}{}
-	m.mu.Unlock()
-	close(registered)
-	return c
+	if !dialled {
+		m.accepted[c.token] = c
+	}
+	return c, nil
+}
+
+func (m *Mesh) removeConn(c *Conn, dialled bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.conns, c)
+	if !dialled {
+		delete(m.accepted, c.token)
+	}
+}
+
+// carrier is what the session is told of a carrier.
+func (c *Conn) carrier(k *secure.Conn, path []routing.NodeID) session.Carrier {
+	c.path.Store(&path)
+	return session.Carrier{Conn: k, Way: "via " + joinIDs(path, " → "), RTT: k.RTT()}
+}
+
+// redial makes another carrier for a session whose last one broke: first
+// around the relays of that one, since nobody says which of them it was, then any way.
+func (c *Conn) redial(ctx context.Context, attempt int) (session.Carrier, error) {
+	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Resume: true}
+	if path := c.Path(); attempt%2 == 0 && len(path) > 2 {
+		open.Avoid = path[1 : len(path)-1]
+	}
+	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
+	k, path, err := c.mesh.connect(ctx, open)
+	if err != nil {
+		return session.Carrier{}, err
+	}
+	if k.PeerKey() != c.peerKey {
+		k.Close()
+		return session.Carrier{}, fmt.Errorf("node %s has another key: %w", c.remote.Node, session.ErrLost)
+	}
+	c.mesh.log.Debug("a stream goes on over another way", "stream", c.remote, "path", joinIDs(path, " → "))
+	return c.carrier(k, path), nil
 }
 
 // LocalAddr returns this end as an Addr.
@@ -56,5 +110,6 @@ func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 // PeerIdentity returns the id of the node at the other end.
 func (c *Conn) PeerIdentity() routing.NodeID { return c.remote.Node }
 
-// Path returns the nodes that the stream passes, the dialling one first.
-func (c *Conn) Path() []routing.NodeID { return c.path }
+// Path returns the nodes that the stream passes now, or passed before its way
+// broke, the dialling one first.
+func (c *Conn) Path() []routing.NodeID { return *c.path.Load() }

@@ -2,30 +2,66 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/pipe"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/secure"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
-// dialTimeout is how long an open may take where the caller's context does not say.
-const dialTimeout = 10 * time.Second
+const (
+	// dialTimeout is how long an open may take where the caller's context does not say.
+	dialTimeout = 10 * time.Second
+	// resumeTimeout bounds one attempt to find another way: it may be a black hole.
+	resumeTimeout = 4 * time.Second
+)
 
 // Dial opens a stream to a service of a node, any number of hops away. The
 // error is a *RefusedError when a node on the way or the target refused,
-// ErrClosed when this node is stopped, or ctx's.
+// ErrClosed when this node is stopped, ctx's, or wraps a *secure.PeerError when the
+// node that answered is not to.
 func (m *Mesh) Dial(ctx context.Context, to routing.NodeID, service string) (*Conn, error) {
 	if service == "" {
 		return nil, fmt.Errorf("dial node %s: the service's name is empty", to)
 	}
-	carrier, answer, err := m.open(ctx, to, service)
+	k, path, err := m.connect(ctx, wire.Open{To: to, Service: service})
 	if err != nil {
 		return nil, err
 	}
-	return m.newConn(carrier, Addr{m.cfg.ID, service}, Addr{to, service}, pathOf(answer)), nil
+	c, err := m.newConn(k, path, Addr{m.cfg.ID, service}, Addr{to, service}, true)
+	if err != nil {
+		k.Close()
+		return nil, fmt.Errorf("stream to %s: %w", to, err)
+	}
+	return c, nil
+}
+
+// connect opens a carrier and has its other end prove who it is.
+func (m *Mesh) connect(ctx context.Context, open wire.Open) (*secure.Conn, []routing.NodeID, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	o := &opening{open: func(early []byte) (net.Conn, wire.Answer, error) {
+		open.Early = early
+		return m.open(ctx, open)
+	}}
+	k, err := secure.Client(ctx, o, m.cfg.Identity, open.To)
+	if err == nil {
+		return k, pathOf(o.answer), nil
+	}
+	o.Close()
+	switch path := pathOf(o.answer); {
+	case o.err != nil:
+		return nil, nil, o.err
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, nil, &RefusedError{Code: TimedOut, Node: m.cfg.ID, Path: path, what: "stream to " + string(open.To),
+			Reason: fmt.Sprintf("node %s did not say in time who it is", open.To)}
+	default:
+		return nil, nil, fmt.Errorf("stream to %s (via %s): %w", open.To, joinIDs(path, " → "), err)
+	}
 }
 
 // Hop is a node on a path and the time from here to it and back.
@@ -39,7 +75,7 @@ type Hop struct {
 // returned as far as it is known.
 func (m *Mesh) Ping(ctx context.Context, to routing.NodeID) (time.Duration, []Hop, error) {
 	start := time.Now()
-	carrier, answer, err := m.open(ctx, to, "")
+	carrier, answer, err := m.open(ctx, wire.Open{To: to})
 	total := time.Since(start)
 	if carrier != nil {
 		carrier.Close()
@@ -67,7 +103,8 @@ func pathOf(a wire.Answer) []routing.NodeID {
 }
 
 // open sends an Open from here and turns a refusal into an error.
-func (m *Mesh) open(ctx context.Context, to routing.NodeID, service string) (net.Conn, wire.Answer, error) {
+func (m *Mesh) open(ctx context.Context, open wire.Open) (net.Conn, wire.Answer, error) {
+	to := open.To
 	if err := to.Validate(); err != nil {
 		return nil, wire.Answer{}, err
 	}
@@ -79,13 +116,13 @@ func (m *Mesh) open(ctx context.Context, to routing.NodeID, service string) (net
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	open := wire.Open{To: to, From: m.cfg.ID, Service: service, Path: []routing.NodeID{m.cfg.ID}, Attempts: wire.MaxAttempts}
+	open.From, open.Path, open.Attempts = m.cfg.ID, []routing.NodeID{m.cfg.ID}, wire.MaxAttempts
 	var carrier net.Conn
 	var answer wire.Answer
 	if to == m.cfg.ID {
-		near, far := pipe.New(Addr{to, service}, Addr{to, service})
+		near, far := pipe.New(Addr{to, open.Service}, Addr{to, open.Service})
 		open.Path = nil
-		carrier, answer = m.dialSelf(near, far, open)
+		carrier, answer = m.dialSelf(running, near, far, open)
 	} else {
 		carrier, answer = m.openVia(ctx, open)
 	}

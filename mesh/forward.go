@@ -39,7 +39,7 @@ func (n *neighbour) serve(ctx context.Context, stream net.Conn) {
 		return
 	}
 	if open.To == m.cfg.ID {
-		m.deliver(stream, open)
+		m.deliver(ctx, stream, open)
 		return
 	}
 	m.relay(ctx, stream, open)

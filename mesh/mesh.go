@@ -4,6 +4,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -20,6 +21,8 @@ import (
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/secure"
+	"github.com/ranvier-mesh/ranvier/mesh/session"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
@@ -57,7 +60,16 @@ type Config struct {
 	Self *identity.Self
 	// Insecure is told to the mesh: the node runs without identities.
 	Insecure bool
-	Log      *slog.Logger
+	// Identity proves to the other ends of streams who this node is; where it
+	// is nil, the node makes itself one that lasts as long as the process.
+	Identity *secure.Identity
+	// ResumeTime is how long a stream whose way broke waits for another one;
+	// 0 means session.GiveUp. StreamMemory bounds what all streams that begin or
+	// end here may hold together beyond a small part of each, in bytes; 0 means
+	// 64 MiB.
+	ResumeTime   time.Duration
+	StreamMemory int64
+	Log          *slog.Logger
 }
 
 // ListenerConfig is an address that peers can dial.
@@ -99,6 +111,7 @@ type Mesh struct {
 	members *members      // nil without an identity
 	spread  atomic.Uint64 // picks among ways of equal cost
 	floods  atomic.Uint64 // routing messages sent, for tests and status
+	budget  *session.Budget
 
 	epoch   atomic.Uint64 // as others may know it: it jumps above a higher one
 	core    *routing.Core // owned by route
@@ -116,7 +129,11 @@ type Mesh struct {
 	services   map[string]*Listener
 	attached   chan struct{} // closed while there is a neighbour; see Attached
 	conns      map[*Conn]struct{}
+	accepted   map[sessionToken]*Conn // of conns, those that others dialled
 }
+
+// defaultStreamMemory is what streams may hold where Config does not say.
+const defaultStreamMemory = 64 << 20
 
 // ErrClosed is returned by calls on a mesh that is not running.
 var ErrClosed = errors.New("the mesh node is stopped")
@@ -134,6 +151,13 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Identity == nil {
+		id, err := secure.SelfMade(cfg.ID)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Identity = id
+	}
 	m := &Mesh{
 		cfg:        cfg,
 		log:        cfg.Log,
@@ -144,6 +168,8 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		services:   map[string]*Listener{},
 		attached:   make(chan struct{}),
 		conns:      map[*Conn]struct{}{},
+		accepted:   map[sessionToken]*Conn{},
+		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
 	rand.Read(m.nonce)
 	if cfg.Self != nil {
@@ -241,6 +267,7 @@ func (m *Mesh) Close() {
 }
 
 // drainConns closes every stream and waits until they have left, at most for d.
+// What is left then is reset, so that nobody at the other ends waits for this node to come back.
 func (m *Mesh) drainConns(d time.Duration) {
 	m.mu.Lock()
 	conns := make([]*Conn, 0, len(m.conns))
@@ -257,6 +284,9 @@ func (m *Mesh) drainConns(d time.Duration) {
 		select {
 		case <-c.session.Gone():
 		case <-over.C:
+			for _, c := range conns {
+				c.session.Reset(wire.CodeShutdown, "the node stops")
+			}
 			return
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/memlink"
 	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
-	"github.com/ranvier-mesh/ranvier/mesh/session"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 	"github.com/ranvier-mesh/ranvier/mesh/wslink"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -237,27 +236,6 @@ func TestUnknownServiceIsRefusedByTheTarget(t *testing.T) {
 		}
 		if got := joinIDs(refused.Path, " "); got != "n0 n1 n2" {
 			t.Errorf("path %s", got)
-		}
-	})
-}
-
-func TestARelayThatDiesBreaksTheStreamAtBothEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := newNet(t)
-		near, far := stream(t, first(n.line(1)), n.nodes["n2"])
-		go near.Write([]byte("before"))
-		if _, err := io.ReadFull(far, make([]byte, 6)); err != nil {
-			t.Fatal(err)
-		}
-		for _, nb := range n.nodes["n1"].allNeighbours() {
-			nb.link.Close() // no GoAway, no FIN: as after kill -9
-		}
-		for _, c := range []*Conn{near, far} {
-			var broken *session.BrokenError
-			if _, err := c.Read(make([]byte, 1)); !errors.As(err, &broken) || errors.Is(err, io.EOF) {
-				t.Errorf("read: %v", err)
-			}
-			c.Close()
 		}
 	})
 }

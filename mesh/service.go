@@ -89,35 +89,6 @@ func (m *Mesh) forget(service string) {
 // Addr implements net.Listener with an Addr.
 func (l *Listener) Addr() net.Addr { return Addr{l.mesh.cfg.ID, l.service} }
 
-// deliver answers an Open for this node and hands the stream to its service.
-// It returns when the stream is over, since its caller closes it.
-func (m *Mesh) deliver(stream net.Conn, open wire.Open) {
-	accepted := wire.Answer{Node: m.cfg.ID, Path: []wire.Hop{{Node: m.cfg.ID}}}
-	if open.Service == "" {
-		m.answer(stream, accepted)
-		return
-	}
-	m.mu.Lock()
-	l := m.services[open.Service]
-	m.mu.Unlock()
-	switch {
-	case l == nil:
-		m.answer(stream, m.refusal(open, wire.CodeNoService, fmt.Sprintf("no service %q", open.Service)))
-		return
-	case len(l.backlog) == cap(l.backlog):
-		m.answer(stream, m.refusal(open, wire.CodeBusy, fmt.Sprintf("service %q has too many streams waiting", open.Service)))
-		return
-	case !m.answer(stream, accepted):
-		return
-	}
-	path := append(open.Path, m.cfg.ID)
-	c := m.newConn(stream, Addr{m.cfg.ID, open.Service}, Addr{open.From, open.Service}, path)
-	if !l.offer(c) {
-		c.session.Reset(wire.CodeBusy, "the service does not accept")
-	}
-	<-c.session.Gone()
-}
-
 // offer queues a stream for Accept; false means that the listener is closed or full.
 func (l *Listener) offer(c *Conn) bool {
 	l.mu.Lock()
@@ -131,21 +102,4 @@ func (l *Listener) offer(c *Conn) bool {
 	default:
 		return false
 	}
-}
-
-// dialSelf opens a stream to a service of this node, through memory.
-func (m *Mesh) dialSelf(near, far net.Conn, open wire.Open) (net.Conn, wire.Answer) {
-	go func() {
-		defer far.Close()
-		m.deliver(far, open)
-	}()
-	var answer wire.Answer
-	t, body, err := wire.ReadFrame(near, nil, wire.MaxFrame)
-	if err == nil && t == wire.TypeAnswer {
-		answer, err = wire.ParseAnswer(body)
-	}
-	if err != nil {
-		answer = m.refusal(open, wire.CodeInternal, err.Error())
-	}
-	return near, answer
 }

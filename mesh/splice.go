@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 const (
@@ -20,13 +21,20 @@ func splice(a, b net.Conn) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		carry(a, b)
-		a.Close()
-		b.Close()
+		end(a)
+		end(b)
 	})
 	carry(b, a)
-	a.Close()
-	b.Close()
+	end(a)
+	end(b)
 	wg.Wait()
+}
+
+// end closes a stream. Some links would let a read wait for the other end to
+// close as well.
+func end(stream net.Conn) {
+	stream.SetReadDeadline(time.Unix(1, 0))
+	stream.Close()
 }
 
 // carry copies src to dst. It waits with a small buffer, so that an idle

@@ -134,7 +134,7 @@ func (c *Conn) setTimer() {
 func (c *Conn) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.isGone() {
+	if c.isGone() || c.err != nil || c.now != nil && c.now.reset != nil {
 		return
 	}
 	c.timerAt = time.Time{}

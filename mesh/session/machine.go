@@ -164,7 +164,7 @@ func (m *machine) settle(now time.Time) {
 	}
 	if m.in.due() {
 		m.told = true
-	} else if m.in.got > m.in.acked && m.ackAt.IsZero() {
+	} else if m.in.got > m.in.acked && m.ackAt.IsZero() && !m.told {
 		m.ackAt = now.Add(ackDelay)
 	}
 	m.expect(now)
@@ -259,7 +259,7 @@ func (m *machine) tick(now time.Time) verdict {
 		return stalled
 	}
 	if due(m.ackAt) {
-		m.told = true
+		m.told, m.ackAt = true, time.Time{}
 	}
 	if due(m.askAt()) {
 		m.ask = true
