@@ -4,16 +4,13 @@ import (
 	"fmt"
 	"io"
 	"testing"
-
-	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 )
 
 // BenchmarkThroughput moves bytes one way over TCP on loopback.
 func BenchmarkThroughput(b *testing.B) {
 	for _, relays := range []int{0, 1, 3} {
 		b.Run(fmt.Sprintf("relays=%d", relays), func(b *testing.B) {
-			n := newNet(b)
-			n.scheme, n.via = "tcp", tcplink.Transport{}
+			n := newNetOver(b, "tcp")
 			near, far := stream(b, first(n.line(relays)), n.nodes[nodeID(relays+1)])
 			buf := make([]byte, 64<<10)
 			b.SetBytes(int64(len(buf)))
@@ -41,8 +38,7 @@ func BenchmarkThroughput(b *testing.B) {
 func BenchmarkFirstByte(b *testing.B) {
 	for _, relays := range []int{0, 2} { // 1 and 3 links
 		b.Run(fmt.Sprintf("links=%d", relays+1), func(b *testing.B) {
-			n := newNet(b)
-			n.scheme, n.via = "tcp", tcplink.Transport{}
+			n := newNetOver(b, "tcp")
 			from, to := n.line(relays)
 			l, err := to.Listen("echo")
 			if err != nil {

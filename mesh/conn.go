@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync/atomic"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/secure"
 	"github.com/ranvier-mesh/ranvier/mesh/session"
@@ -35,6 +36,7 @@ type Conn struct {
 	local, remote Addr
 	token         sessionToken
 	peerKey       [32]byte
+	member        identity.Member // where the mesh has identities
 	path          atomic.Pointer[[]routing.NodeID]
 }
 
@@ -46,6 +48,11 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 	var err error
 	if c.token, err = carrier.Token(); err != nil {
 		return nil, err
+	}
+	if self := m.cfg.Self; self != nil {
+		if c.member, err = self.Trust().Peer(carrier.PeerChain(), dialled); err != nil {
+			return nil, err
+		}
 	}
 	cfg := session.Config{
 		Name: remote.String(), Local: local, Remote: remote, Token: c.token,

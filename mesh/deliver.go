@@ -75,7 +75,7 @@ func (m *Mesh) secured(ctx context.Context, stream net.Conn, open wire.Open, acc
 		}
 		return nil
 	}}
-	return secure.Server(ctx, a, m.cfg.Identity, open.From)
+	return secure.Server(ctx, a, m.ends, open.From)
 }
 
 // accept hands a new stream to its service.

@@ -48,7 +48,7 @@ func (m *Mesh) connect(ctx context.Context, open wire.Open) (*secure.Conn, []rou
 		open.Early = early
 		return m.open(ctx, open)
 	}}
-	k, err := secure.Client(ctx, o, m.cfg.Identity, open.To)
+	k, err := secure.Client(ctx, o, m.ends, open.To)
 	if err == nil {
 		return k, pathOf(o.answer), nil
 	}

@@ -60,9 +60,6 @@ type Config struct {
 	Self *identity.Self
 	// Insecure is told to the mesh: the node runs without identities.
 	Insecure bool
-	// Identity proves to the other ends of streams who this node is; where it
-	// is nil, the node makes itself one that lasts as long as the process.
-	Identity *secure.Identity
 	// ResumeTime is how long a stream whose way broke waits for another one;
 	// 0 means session.GiveUp. StreamMemory bounds what all streams that begin or
 	// end here may hold together beyond a small part of each, in bytes; 0 means
@@ -108,9 +105,10 @@ type Mesh struct {
 	cfg     Config
 	log     *slog.Logger
 	nonce   []byte
-	members *members      // nil without an identity
-	spread  atomic.Uint64 // picks among ways of equal cost
-	floods  atomic.Uint64 // routing messages sent, for tests and status
+	members *members         // nil without an identity
+	spread  atomic.Uint64    // picks among ways of equal cost
+	floods  atomic.Uint64    // routing messages sent, for tests and status
+	ends    *secure.Identity // towards the other ends of streams
 	budget  *session.Budget
 
 	epoch   atomic.Uint64 // as others may know it: it jumps above a higher one
@@ -151,12 +149,9 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Identity == nil {
-		id, err := secure.SelfMade(cfg.ID)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Identity = id
+	ends, err := newEnds(cfg)
+	if err != nil {
+		return nil, err
 	}
 	m := &Mesh{
 		cfg:        cfg,
@@ -168,6 +163,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		services:   map[string]*Listener{},
 		attached:   make(chan struct{}),
 		conns:      map[*Conn]struct{}{},
+		ends:       ends,
 		accepted:   map[sessionToken]*Conn{},
 		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
@@ -176,7 +172,6 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		if err := cfg.Self.MayBe(cfg.ID, cfg.Role); err != nil {
 			return nil, fmt.Errorf("node %s: %w", cfg.ID, err)
 		}
-		var err error
 		if m.members, err = newMembers(cfg.Self); err != nil {
 			return nil, fmt.Errorf("node %s: %w", cfg.ID, err)
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/identity"
@@ -116,6 +118,15 @@ func (m *Mesh) sweep(trust *identity.Trust) {
 		if err != nil {
 			n.push(wire.GoAway{Code: wire.CodeForbidden, Node: m.cfg.ID, Reason: err.Error()})
 			n.fail(fmt.Errorf("link to %s: %w", n.id, err))
+		}
+	}
+	m.mu.Lock()
+	conns := slices.Collect(maps.Keys(m.conns))
+	m.mu.Unlock()
+	for _, c := range conns {
+		// One whose certificate has ended shows a new one when it dials again.
+		if err := trust.Still(c.member); errors.Is(err, identity.ErrRevoked) {
+			c.session.Reset(wire.CodeForbidden, err.Error())
 		}
 	}
 }

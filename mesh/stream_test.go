@@ -20,7 +20,6 @@ import (
 	"github.com/ranvier-mesh/ranvier/mesh/memlink"
 	"github.com/ranvier-mesh/ranvier/mesh/secure"
 	"github.com/ranvier-mesh/ranvier/mesh/session"
-	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
@@ -30,7 +29,7 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-// ring starts a, d, and two ways between them: by b and by c.
+// ring starts a, d, and two ways between them, by b and by c; in a bubble.
 func (n *net1) ring() {
 	n.t.Helper()
 	n.start("a")
@@ -212,7 +211,7 @@ func TestAStreamWithoutAnyWayIsGivenUpAtBothEnds(t *testing.T) {
 func TestARestartedTargetHasLostItsStreams(t *testing.T) {
 	for name, restart := range map[string]func(target *running, far *Conn){
 		"its memory": func(target *running, far *Conn) { delete(target.accepted, far.token) },
-		"its key":    func(target *running, _ *Conn) { target.cfg.Identity, _ = secure.SelfMade("n2") },
+		"its key":    func(target *running, _ *Conn) { target.ends, _ = secure.SelfMade("n2") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -377,10 +376,7 @@ func TestARelayThatRecordsLearnsNothing(t *testing.T) {
 func TestASlowReaderHoldsUpNobodyElse(t *testing.T) {
 	for _, scheme := range []string{"mem", "tcp"} {
 		t.Run(scheme, func(t *testing.T) {
-			n := newNet(t)
-			if scheme == "tcp" {
-				n.scheme, n.via = "tcp", tcplink.Transport{}
-			}
+			n := newNetOver(t, scheme)
 			from, to := n.line(1)
 			var stuck []*Conn
 			for range 20 {
@@ -408,7 +404,7 @@ func TestTargetThatIsAnotherIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.startWith(Config{ID: "n1", Identity: mallory, Listeners: []ListenerConfig{{Address: "mem://n1"}}}, "n0")
+		n.startWith(Config{ID: "n1", Listeners: []ListenerConfig{{Address: "mem://n1"}}}, "n0").ends = mallory
 		n.reach("n0", "n1")
 		if _, err := n.nodes["n1"].Listen("test"); err != nil {
 			t.Fatal(err)
@@ -422,8 +418,7 @@ func TestTargetThatIsAnotherIsRefused(t *testing.T) {
 
 // TestManyStreamsLeaveNothing opens and closes streams, some after a break.
 func TestManyStreamsLeaveNothing(t *testing.T) {
-	n := newNet(t)
-	n.scheme, n.via = "tcp", tcplink.Transport{}
+	n := newNetOver(t, "tcp")
 	from, to := n.line(1)
 	l, err := to.Listen("echo")
 	if err != nil {

@@ -19,12 +19,13 @@ import (
 // believes of others. It is not changed once it is in use, and serves any
 // number of streams at the same time.
 type Identity struct {
-	// Certificate is this node's, with its private key; the chain is sent whole.
-	Certificate tls.Certificate
-	// Verify decides whether chain, the leaf first, speaks for peer. That the
-	// other end has the leaf's private key is certain when it is called; all
-	// else is Verify's to check.
-	Verify func(peer routing.NodeID, chain []*x509.Certificate) error
+	// Certificate returns this node's as it is now, with its private key; the
+	// chain is sent whole.
+	Certificate func() *tls.Certificate
+	// Verify decides whether chain, the leaf first, speaks for peer; dialled
+	// tells that this node opened the stream. That the other end has the leaf's
+	// private key is certain when it is called; all else is Verify's to check.
+	Verify func(peer routing.NodeID, chain []*x509.Certificate, dialled bool) error
 }
 
 // SelfMade makes a key and a certificate in memory for a node without an
@@ -52,8 +53,8 @@ func SelfMade(id routing.NodeID) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a certificate for node %s: %w", id, err)
 	}
-	cert := tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private, Leaf: leaf}
-	return &Identity{Certificate: cert, Verify: verifyName}, nil
+	cert := &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private, Leaf: leaf}
+	return &Identity{Certificate: func() *tls.Certificate { return cert }, Verify: verifyName}, nil
 }
 
 // nodeURI is a node's name in a certificate. A self-made one is of no mesh in
@@ -63,7 +64,7 @@ func nodeURI(id routing.NodeID) *url.URL {
 }
 
 // verifyName takes any certificate that names the peer.
-func verifyName(peer routing.NodeID, chain []*x509.Certificate) error {
+func verifyName(peer routing.NodeID, chain []*x509.Certificate, _ bool) error {
 	var names []string
 	for _, u := range chain[0].URIs {
 		if name, ok := strings.CutPrefix(u.Path, "/node/"); ok && u.Scheme == "ranvier" {

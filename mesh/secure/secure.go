@@ -54,7 +54,7 @@ type Conn struct {
 // end of ctx closes raw, which stays the caller's to close when Client fails.
 // The error wraps a *PeerError when the other end is another one.
 func Client(ctx context.Context, raw net.Conn, id *Identity, peer routing.NodeID) (*Conn, error) {
-	cfg := config(id, peer)
+	cfg := config(id, peer, true)
 	cfg.InsecureSkipVerify = true // VerifyConnection checks, and knows node ids
 	cfg.ServerName = "ranvier"    // crypto/tls wants one; the same for all says nothing
 	return handshake(ctx, raw, cfg, tls.Client)
@@ -62,15 +62,15 @@ func Client(ctx context.Context, raw net.Conn, id *Identity, peer routing.NodeID
 
 // Server secures a carrier for the end that it was opened to; as Client.
 func Server(ctx context.Context, raw net.Conn, id *Identity, peer routing.NodeID) (*Conn, error) {
-	cfg := config(id, peer)
+	cfg := config(id, peer, false)
 	cfg.ClientAuth = tls.RequireAnyClientCert
 	return handshake(ctx, raw, cfg, tls.Server)
 }
 
-func config(id *Identity, peer routing.NodeID) *tls.Config {
+func config(id *Identity, peer routing.NodeID, dialled bool) *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{id.Certificate},
+		Certificates: []tls.Certificate{*id.Certificate()},
 		NextProtos:   []string{Protocol},
 		// The hybrid costs 2.3 KB and a quarter of a millisecond a stream, and what a relay
 		// records today stays unread when X25519 alone is broken.
@@ -83,7 +83,7 @@ func config(id *Identity, peer routing.NodeID) *tls.Config {
 		VerifyConnection: func(s tls.ConnectionState) error {
 			err := errors.New("it speaks another protocol")
 			if s.NegotiatedProtocol == Protocol {
-				err = id.Verify(peer, s.PeerCertificates)
+				err = id.Verify(peer, s.PeerCertificates, dialled)
 			}
 			if err != nil {
 				return &PeerError{peer, err}
@@ -152,13 +152,11 @@ func (c *Conn) Token() ([32]byte, error) {
 // PeerKey is a fingerprint of the other end's public key (SHA-256 of its
 // SubjectPublicKeyInfo).
 func (c *Conn) PeerKey() [32]byte {
-	return sha256.Sum256(c.PeerCertificate().RawSubjectPublicKeyInfo)
+	return sha256.Sum256(c.PeerChain()[0].RawSubjectPublicKeyInfo)
 }
 
-// PeerCertificate is the other end's own certificate.
-func (c *Conn) PeerCertificate() *x509.Certificate {
-	return c.tls.ConnectionState().PeerCertificates[0]
-}
+// PeerChain is the other end's certificates as it sent them, its own first.
+func (c *Conn) PeerChain() []*x509.Certificate { return c.tls.ConnectionState().PeerCertificates }
 
 const (
 	maxGather = 32 << 10

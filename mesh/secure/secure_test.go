@@ -119,8 +119,8 @@ func TestVerifyDecides(t *testing.T) {
 	t.Parallel()
 	no := errors.New("not today")
 	from, to := selfMade(t, "a"), selfMade(t, "b")
-	to.Verify = func(peer routing.NodeID, chain []*x509.Certificate) error {
-		if peer != "a" || len(chain) != 1 {
+	to.Verify = func(peer routing.NodeID, chain []*x509.Certificate, dialled bool) error {
+		if peer != "a" || len(chain) != 1 || dialled {
 			t.Errorf("asked for %s, %d certificates", peer, len(chain))
 		}
 		return no
@@ -135,7 +135,7 @@ func TestAnotherProtocolIsRefused(t *testing.T) {
 	x, y := pipe.New(addr("a"), addr("b"))
 	id := selfMade(t, "a")
 	go func() {
-		c := tls.Client(x, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{id.Certificate}})
+		c := tls.Client(x, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{*id.Certificate()}})
 		c.Handshake()
 		c.Read(make([]byte, 1))
 		x.Close()

@@ -9,7 +9,7 @@ import (
 
 const (
 	// firstWindow is what each end may send before it has heard anything
-	// (docs/protocol.md section 6.5).
+	// (docs/protocol.md section 6.4).
 	firstWindow = 16 << 10
 	// nearWindow and maxWindow bound a window, where the other end is nearer
 	// than nearRTT and where it is not.

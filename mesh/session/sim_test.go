@@ -58,6 +58,7 @@ func (n *simnet) carrier() (toA, toB *pipe.Conn) {
 	return x, y
 }
 
+// carry is one direction of a relay; in the bubble.
 func (n *simnet) carry(w *way, from, to net.Conn) {
 	buf := make([]byte, 8<<10)
 	for {
@@ -136,7 +137,7 @@ func newSim(budget int64) *simnet {
 	return n
 }
 
-// over waits for the end of both, and sees that nothing is kept.
+// over waits for the end of both, and sees that nothing is kept; in the bubble.
 func (n *simnet) over() error {
 	<-n.a.Gone()
 	<-n.b.Gone()
@@ -148,7 +149,7 @@ func (n *simnet) over() error {
 	return nil
 }
 
-// stream is a reproducible run of bytes.
+// pattern is a reproducible run of bytes.
 func pattern(seed uint64, n int) []byte {
 	b := make([]byte, n)
 	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)}).Read(b)
@@ -167,7 +168,7 @@ func writeAll(c *Conn, data []byte, piece int) error {
 	return c.CloseWrite()
 }
 
-// readAll reads in pieces with a pause after each.
+// readAll reads in pieces with a pause after each; in the bubble.
 func readAll(c *Conn, piece int, pause time.Duration) ([]byte, error) {
 	var all []byte
 	buf := make([]byte, piece)
