@@ -1,18 +1,10 @@
 package session
 
-import (
-	"sync"
+import "sync"
 
-	"github.com/ranvier-mesh/ranvier/internal/wire"
-)
-
-const (
-	// blockLen is the largest block: with what TLS adds to two records it
-	// is one write of 32 KiB to the carrier, which fits one frame of a link.
-	blockLen = 32<<10 - 2*(5+1+16)
-	// maxPayload is what a block holds in one Data frame.
-	maxPayload = blockLen - wire.HeaderLen
-)
+// blockLen is the largest block: with what TLS adds to two records it is one
+// write of 32 KiB to the carrier, which fits one frame of a link.
+const blockLen = 32<<10 - 2*(5+1+16)
 
 // block is a pooled piece of memory. It goes back to its pool when the last
 // holder lets go: a goroutine may still be reading a block from, or writing it

@@ -345,10 +345,15 @@ func TestBothEndsOnlyWrite(t *testing.T) {
 		}
 		n.cut() // acks flow: neither end keeps what the other has, nor takes the way for dead
 		time.Sleep(10 * time.Minute)
+		n.mu.Lock()
+		resumed := len(n.resumed)
+		n.mu.Unlock()
 		for _, c := range []*Conn{n.a, n.b} {
-			if c.m.out.held != 0 || len(n.resumed) != 1 {
-				t.Errorf("%d bytes are kept, %d carriers were made", c.m.out.held, len(n.resumed))
+			c.mu.Lock()
+			if c.m.out.held != 0 || resumed != 1 {
+				t.Errorf("%d bytes are kept, %d carriers were made", c.m.out.held, resumed)
 			}
+			c.mu.Unlock()
 		}
 		n.a.Close()
 		n.b.Close()
