@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
@@ -52,12 +53,18 @@ func FuzzServer(f *testing.F) {
 	f.Add(append(append(bytes.Clone(sub), data...), frame(0x46, map[int]any{1: 3, 2: make([]byte, 32)})...))
 	f.Add(append(append(bytes.Clone(sub), data...), frame(0x47, map[int]any{1: "no"})...))
 	f.Add(append(bytes.Clone(sub), frame(0x43, map[int]any{})...))
+	planted := frame(0x40, map[int]any{1: id, 2: "planter", 5: true, 6: key})
+	manifest := scan(f, directory(f, 10)).Manifest()
+	sum := sha256.Sum256(manifest)
+	planted = append(append(wire.AppendHeader(planted, wire.TypeData, len(manifest)), manifest...), frame(0x48, map[int]any{1: len(manifest), 2: sum[:]})...)
+	f.Add(append(bytes.Clone(planted), frame(0x49, map[int]any{})...))
+	f.Add(append(append(bytes.Clone(planted), data...), frame(0x49, map[int]any{})...))
 	f.Add(frame(0x41, map[int]any{1: id, 2: 1}))
 	f.Add(frame(0x45, map[int]any{}))
 	f.Add([]byte{0, 0, 0, 0})
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0x40})
 	f.Add([]byte{0, 0})
-	reg, err := worktypes.NewRegistry(silent{})
+	reg, err := worktypes.NewRegistry(silent{}, planter{})
 	if err != nil {
 		f.Fatal(err)
 	}

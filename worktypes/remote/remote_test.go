@@ -38,6 +38,12 @@ func (n *node) keeper() *remote.Client { return &remote.Client{Dial: n.dial, Nod
 
 func newNode(t testing.TB, transport string) *node {
 	t.Helper()
+	return newNodeWith(t, transport, worktypes.Options{})
+}
+
+func newNodeWith(t testing.TB, transport string, o worktypes.Options) *node {
+	t.Helper()
+	o.Grace = 200 * time.Millisecond
 	shell, err := command.New(command.Config{WorkType: "shell", Command: "sh", Params: "-c", AllowRuntimeParams: true})
 	if err != nil {
 		t.Fatal(err)
@@ -50,11 +56,11 @@ func newNode(t testing.TB, transport string) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reg, err := worktypes.NewRegistry(shell, fixed, ansible)
+	reg, err := worktypes.NewRegistry(shell, fixed, ansible, planter{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := worktypes.Open(t.TempDir(), reg, worktypes.Options{Grace: 200 * time.Millisecond})
+	m, err := worktypes.Open(t.TempDir(), reg, o)
 	if err != nil {
 		t.Fatal(err)
 	}
