@@ -144,8 +144,7 @@ const (
 	queueable    = 1 << 16 // of at most so many bytes; larger ones are saved at once
 )
 
-// eventWriter saves events as files. Each appears under its name complete or
-// not at all. Its goroutines take from queue; err is guarded by mu.
+// eventWriter saves events as files. Its goroutines take from queue; err is guarded by mu.
 type eventWriter struct {
 	dir     *os.File
 	queue   chan savedEvent
@@ -220,22 +219,30 @@ func (w *eventWriter) close() {
 
 // write goes below os.Root to the system calls: the name has been checked to be
 // a plain one, and there are tens of thousands to write.
+//
+// A file that is new is made under its own name and filled at once: a name to
+// begin with and a rename would double the time that most file systems take. One
+// that is there, because the events come a second time, is replaced as a whole.
 func (w *eventWriter) write(temp string, e savedEvent) error {
 	dir := int(w.dir.Fd())
-	err := w.writeTemp(dir, temp, e.data)
-	if err == nil {
-		err = unix.Renameat(dir, temp, dir, e.name)
+	err := w.writeFile(dir, e.name, unix.O_EXCL, e.data)
+	if errors.Is(err, unix.EEXIST) {
+		if err = w.writeFile(dir, temp, unix.O_TRUNC, e.data); err == nil {
+			err = unix.Renameat(dir, temp, dir, e.name)
+		}
+		if err != nil {
+			_ = unix.Unlinkat(dir, temp, 0)
+		}
 	}
 	if err != nil {
-		_ = unix.Unlinkat(dir, temp, 0)
 		return &fs.PathError{Op: "save", Path: filepath.Join(w.dir.Name(), e.name), Err: err}
 	}
 	return nil
 }
 
-func (w *eventWriter) writeTemp(dir int, temp string, data []byte) error {
-	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(dir, temp, flags, 0o600)
+// writeFile leaves no file that it has made and could not fill.
+func (w *eventWriter) writeFile(dir int, name string, how int, data []byte) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC|how, 0o600)
 	if err != nil {
 		return err
 	}
@@ -247,5 +254,8 @@ func (w *eventWriter) writeTemp(dir int, temp string, data []byte) error {
 		}
 		data = data[max(n, 0):]
 	}
-	return errors.Join(err, unix.Close(fd))
+	if err = errors.Join(err, unix.Close(fd)); err != nil {
+		_ = unix.Unlinkat(dir, name, 0)
+	}
+	return err
 }

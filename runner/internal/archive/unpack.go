@@ -28,7 +28,8 @@ const maxDirectory = 256 << 20
 // UnpackOptions limits what an archive may do.
 type UnpackOptions struct {
 	MaxBytes int64 // of all files together, 0 means DefaultMaxBytes
-	// Extracted, if set, hears of each entry after it has been made.
+	// Extracted, if set, hears of each entry, on the caller's goroutine. What it
+	// has heard of is there when Unpack returns without an error.
 	Extracted func(name string)
 	// TempDir is where UnpackStream keeps the zip; empty means spool.Dir().
 	TempDir string
@@ -43,8 +44,7 @@ func UnpackStream(ctx context.Context, r io.Reader, size int64, dir string, o Un
 		return err
 	}
 	defer tmp.Close()
-	buf := make([]byte, blockSize)
-	n, err := io.CopyBuffer(struct{ io.Writer }{tmp}, ctxReader{ctx, r}, buf)
+	n, err := copyAhead(ctx, tmp, r)
 	if err != nil {
 		return fmt.Errorf("receiving the archive, %d of %d bytes: %w", n, size, err)
 	}
@@ -78,33 +78,43 @@ func Unpack(ctx context.Context, z io.ReaderAt, size int64, dir string, o Unpack
 		return err
 	}
 	defer root.Close()
-	u := &unpacker{UnpackOptions: o, ctx: ctx, root: root, left: o.MaxBytes,
-		seen: make(map[string]bool, len(zr.File)), buf: make([]byte, blockSize)}
-	defer u.leave()
-	for _, f := range zr.File {
+	u := &unpacker{UnpackOptions: o, root: root, files: newFiller(ctx, o.MaxBytes), seen: make(map[string]bool, len(zr.File))}
+	err = u.entries(ctx, zr.File)
+	u.leave()
+	// An entry's own error goes before those of files still on their way.
+	if filled := u.files.finish(); err == nil {
+		err = filled
+	}
+	if err != nil {
+		return err
+	}
+	return u.finish()
+}
+
+func (u *unpacker) entries(ctx context.Context, files []*zip.File) error {
+	for _, f := range files {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
+		}
+		if err := u.files.failed(); err != nil {
+			return err
 		}
 		if err := u.entry(f); err != nil {
 			return fmt.Errorf("unpacking %q: %w", f.Name, err)
 		}
 	}
-	return u.finish()
+	return nil
 }
 
-// unpacker is one run of Unpack, on its goroutine.
+// unpacker is one run of Unpack, on its goroutine. All names are made here, one
+// after the other; only what is in the files is written elsewhere.
 type unpacker struct {
 	UnpackOptions
-	ctx  context.Context
-	root *os.Root
-	seen map[string]bool
-	left int64
-	made []madeDir
-	buf  []byte
-
-	// The directory of the last entry: the next is most likely in it too.
-	parentName string
-	parent     *os.Root
+	root   *os.Root
+	files  *filler
+	seen   map[string]bool
+	made   []madeDir
+	parent *parent // the directory of the last entry: the next is most likely in it too
 }
 
 // madeDir is a directory whose mode and time are set when all is in it, as
@@ -185,7 +195,7 @@ func entryMode(f *zip.File) fs.FileMode {
 // of this archive or an earlier one, is never followed, not even one that stays
 // inside.
 func (u *unpacker) enter(dir string) error {
-	if u.parent != nil && u.parentName == dir {
+	if u.parent != nil && u.parent.name == dir {
 		return nil
 	}
 	u.leave()
@@ -204,19 +214,18 @@ func (u *unpacker) enter(dir string) error {
 			return err
 		}
 	}
-	parent, err := u.root.OpenRoot(dir)
+	root, err := u.root.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
-	u.parentName, u.parent = dir, parent
+	u.parent = &parent{Root: root, name: dir}
+	u.parent.users.Store(1)
 	return nil
 }
 
 func (u *unpacker) leave() {
-	if u.parent != nil {
-		u.parent.Close()
-		u.parent = nil
-	}
+	u.parent.release()
+	u.parent = nil
 }
 
 func (u *unpacker) regular(f *zip.File, base string, mode fs.FileMode) error {
@@ -230,37 +239,7 @@ func (u *unpacker) regular(f *zip.File, base string, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	if err := u.fill(out, f); err != nil {
-		out.Close()
-		return err
-	}
-	if err := errors.Join(out.Chmod(mode), out.Close()); err != nil {
-		return err
-	}
-	t := modTime(&f.FileHeader)
-	return u.parent.Chtimes(base, t, t)
-}
-
-// fill writes the content of f, as far as the limit goes. The announced size
-// is believed only where it is too large already.
-func (u *unpacker) fill(out io.Writer, f *zip.File) error {
-	if f.UncompressedSize64 > uint64(u.left) {
-		return fmt.Errorf("%w of %d bytes", ErrTooLarge, u.MaxBytes)
-	}
-	in, err := f.Open()
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	limited := &io.LimitedReader{R: ctxReader{u.ctx, in}, N: u.left + 1}
-	n, err := io.CopyBuffer(struct{ io.Writer }{out}, limited, u.buf)
-	if err != nil {
-		return err
-	}
-	if u.left -= n; u.left < 0 {
-		return fmt.Errorf("%w of %d bytes", ErrTooLarge, u.MaxBytes)
-	}
-	return nil
+	return u.files.add(fillJob{f, out, u.parent, base, mode})
 }
 
 func (u *unpacker) directory(f *zip.File, name, base string, mode fs.FileMode) error {
@@ -288,7 +267,7 @@ func (u *unpacker) symlink(f *zip.File, base string) error {
 	if f.UncompressedSize64 > 1<<16 {
 		return fmt.Errorf("%w: a symlink target of %d bytes", ErrUnsafe, f.UncompressedSize64)
 	}
-	if err := u.fill(&target, f); err != nil {
+	if err := u.files.fill(&target, f, make([]byte, 4<<10)); err != nil {
 		return err
 	}
 	err := u.parent.Symlink(target.String(), base)
@@ -302,7 +281,6 @@ func (u *unpacker) symlink(f *zip.File, base string) error {
 
 // finish gives the directories their modes and times, the inner ones first.
 func (u *unpacker) finish() error {
-	u.leave()
 	for i := len(u.made) - 1; i >= 0; i-- {
 		d := u.made[i]
 		if err := errors.Join(u.root.Chtimes(d.name, d.time, d.time), u.root.Chmod(d.name, d.mode)); err != nil {
