@@ -25,7 +25,7 @@ func (n *Node) openWork(opt Options) error {
 	if err := mkdir(n.cfg.Node.DataDir); err != nil {
 		return err
 	}
-	w := worktypes.Options{Log: n.log}
+	w := worktypes.Options{Log: n.log, ContentLimit: n.cfg.Node.ContentLimit}
 	if len(opt.Keeper) > 0 {
 		w.Keeper = func() (worktypes.Keeper, error) {
 			return keeper.Open(n.cfg.Node.DataDir, keeper.Options{Command: opt.Keeper, Version: opt.Version, Log: n.log})

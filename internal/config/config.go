@@ -52,6 +52,9 @@ type Node struct {
 	// DataDir/identity, if there is one.
 	Identity string
 	Insecure bool // accept links from other hosts although there is no identity
+	// ContentLimit is how many bytes of what jobs have sent are kept for the
+	// next ones; 0: as package content has it, less than 0: nothing is kept.
+	ContentLimit int64
 }
 
 // ControlService is a control socket (docs/control.md).

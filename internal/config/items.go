@@ -53,6 +53,8 @@ func buildNode(c *Config, f *fields) {
 		Leaf:     get(f, "leaf", false, asBool),
 		Identity: get(f, "identity", "", asText),
 		Insecure: get(f, "insecure", false, asBool),
+
+		ContentLimit: get(f, "contentlimit", 0, asLimit),
 	}
 	f.unsupported("firewallrules")
 	if get(f, "maxidleconnectiontimeout", -1, asDuration) != time.Duration(-1) {

@@ -80,10 +80,14 @@ func buildRanvier(b *testing.B) string {
 }
 
 // startLine runs nodes in a row in this process and returns the first one's address.
-func startLine(b *testing.B, ids ...string) string {
+func startLine(b *testing.B, ids ...string) string { return startLineIn(b, b.TempDir(), ids...) }
+
+// startLineIn keeps the nodes' data and control sockets in dir, as ID and ID.sock.
+func startLineIn(b *testing.B, dir string, ids ...string) string {
 	var first, address string
 	for _, id := range ids {
-		text := fmt.Sprintf("- node: {id: %s, datadir: %s}\n- tcp-listener: {port: 0, bindaddr: 127.0.0.1}\n", id, filepath.Join(b.TempDir(), id))
+		text := fmt.Sprintf("- node: {id: %s, datadir: %s}\n- tcp-listener: {port: 0, bindaddr: 127.0.0.1}\n"+
+			"- control-service: {service: control, filename: %s}\n", id, filepath.Join(dir, id), filepath.Join(dir, id+".sock"))
 		if address != "" {
 			text += fmt.Sprintf("- tcp-peer: %s\n", address)
 		}
