@@ -105,7 +105,7 @@ func (n *neighbour) tellOf(in *introduced) {
 func (m *Mesh) passOn(in *introduced, from *neighbour) {
 	m.change(m.running, func(*routing.Core, time.Time) {
 		for _, n := range m.allNeighbours() {
-			if n != from && n.routers() {
+			if n != from && n.hello.Role == Router {
 				n.tellOf(in)
 			}
 		}

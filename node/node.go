@@ -234,16 +234,20 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 	}
 	for _, c := range n.cfg.ControlServices {
 		services = append(services, routing.Service{Name: c.Service, ConnType: 1, Tags: map[string]string{"type": "Control Service"}})
-		if err := serve(c.Service, func(ctx context.Context, conn *mesh.Conn) { n.control.ServeConn(ctx, conn) }); err != nil {
+		if err := serve(c.Service, func(ctx context.Context, conn *mesh.Conn) {
+			n.control.ServeOnly(ctx, conn, n.mayControl(conn))
+		}); err != nil {
 			return c.Pos.Errorf("service", "%w", err)
 		}
 	}
 	work := remote.NewServer(n.work, n.log)
-	// Until nodes have identities an id says nothing for certain; the
-	// submitters' own keys do.
-	work.Lasting = func(string) string { return "" }
+	if n.self == nil {
+		// An id says nothing for certain; the submitters' own keys do.
+		work.Lasting = func(string) string { return "" }
+	}
 	if err := serve(remote.ServiceName, func(ctx context.Context, conn *mesh.Conn) {
-		work.Serve(ctx, conn, string(conn.PeerIdentity()))
+		peer, permit := n.mayWork(conn)
+		work.ServeOnly(ctx, conn, peer, permit)
 	}); err != nil {
 		return fmt.Errorf("work service: %w", err)
 	}

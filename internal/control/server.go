@@ -105,11 +105,18 @@ func isShortage(err error) bool {
 // ServeConn answers one connection, also one that came over the mesh, until the
 // client ends it or ctx is done. It closes conn.
 func (s *Server) ServeConn(ctx context.Context, conn net.Conn) {
+	s.ServeOnly(ctx, conn, nil)
+}
+
+// ServeOnly is ServeConn for a client that may not do everything: permit's
+// error for a command, in lower case, is told to it. Nil permits all.
+func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, permit func(command string) error) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 
 	sess := newSession(conn, &s.budget)
+	sess.permit = permit
 	err := sess.Say(greeting + s.nodeID)
 	for err == nil {
 		err = s.next(ctx, sess)
@@ -143,6 +150,11 @@ func (s *Server) run(ctx context.Context, req *Request, sess *Session) error {
 	c, ok := s.commands[req.Command]
 	if !ok {
 		return fmt.Errorf("unknown command %.100q", req.Command)
+	}
+	if sess.permit != nil {
+		if err := sess.permit(c.Name); err != nil {
+			return err
+		}
 	}
 	req.bind(c.Args)
 	if req.Rest != "" && !c.TakesRest {

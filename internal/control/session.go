@@ -34,7 +34,8 @@ const (
 type Session struct {
 	conn   net.Conn
 	in     *bufio.Reader
-	budget *atomic.Int64 // what is left of lineBudget
+	budget *atomic.Int64              // what is left of lineBudget
+	permit func(command string) error // nil: all
 }
 
 func newSession(conn net.Conn, budget *atomic.Int64) *Session {

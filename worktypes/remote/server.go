@@ -65,6 +65,13 @@ func NewServer(m *worktypes.Manager, log *slog.Logger) *Server {
 // A client that goes away does not end its unit, except before its payload was
 // whole: then the unit is Failed and never started.
 func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) {
+	s.ServeOnly(ctx, conn, peer, nil)
+}
+
+// ServeOnly is Serve for a peer that may not submit everything: permit's error
+// for a spec is told to it, as one that wraps worktypes.ErrForbidden, and to the
+// log. Nil permits all.
+func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, permit func(worktypes.Spec) error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -73,7 +80,7 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) {
 	if id, ok := conn.(Identified); ok && peer == "" {
 		peer = id.PeerID()
 	}
-	x := &exchange{s: s, ctx: ctx, gone: cancel, conn: conn, peer: peer, log: s.log.With("peer", peer)}
+	x := &exchange{s: s, ctx: ctx, gone: cancel, conn: conn, peer: peer, permit: permit, log: s.log.With("peer", peer)}
 	if err := x.serve(); err != nil && !errors.Is(err, context.Canceled) {
 		x.log.Debug("work request ended early", "error", err)
 	}
@@ -81,12 +88,13 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) {
 
 // exchange is one connection's request and answer.
 type exchange struct {
-	s    *Server
-	ctx  context.Context
-	gone context.CancelFunc // the client has gone
-	conn net.Conn
-	peer string
-	log  *slog.Logger
+	s      *Server
+	ctx    context.Context
+	gone   context.CancelFunc // the client has gone
+	conn   net.Conn
+	peer   string
+	permit func(worktypes.Spec) error // nil: all
+	log    *slog.Logger
 
 	write sync.Mutex // held for one frame
 }
