@@ -29,12 +29,12 @@ const (
 func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighbour, error) {
 	control, err := l.Open(ctx)
 	if err != nil {
-		return nil, noHello(err)
+		return nil, m.noHello(err)
 	}
 	defer guard(ctx, l, control)()
 	start := time.Now()
 	if err := m.sendHello(control, peer.Cost); err != nil {
-		return nil, noHello(err) // it has closed the link already
+		return nil, m.noHello(err) // it has closed the link already
 	}
 	hello, member, err := m.readHello(l, control, peer.AllowedPeers, true)
 	if err != nil {
@@ -63,7 +63,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		return nil, fmt.Errorf("the peer said nothing in %v (is it a Ranvier node?)", handshakeTime)
 	}
 	if err != nil {
-		return nil, noHello(err)
+		return nil, m.noHello(err)
 	}
 	defer guard(ctx, l, control)()
 	hello, member, err := m.readHello(l, control, cfg.AllowedPeers, false)
@@ -182,7 +182,7 @@ func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
 		t, body, err = wire.ReadFrame(control, nil, wire.MaxHelloFrame)
 	}
 	if err != nil {
-		return wire.Hello{}, noHello(err)
+		return wire.Hello{}, m.noHello(err)
 	}
 	msg, err := wire.ParseControl(t, body)
 	if err != nil {
@@ -199,9 +199,12 @@ func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
 
 // noHello says that a link ended, or turned into nonsense, before the peer was
 // known. The addresses in err say nothing new.
-func noHello(err error) error {
+func (m *Mesh) noHello(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		err = op.Err
+	}
+	if m.members != nil {
+		return fmt.Errorf("the peer said no Hello (is it a node of mesh %s, and does it accept this node's certificate?): %w", m.members.self.Mesh, err)
 	}
 	return fmt.Errorf("the peer said no Hello (is it a Ranvier node?): %w", err)
 }
