@@ -117,6 +117,10 @@ func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 // PeerIdentity returns the id of the node at the other end.
 func (c *Conn) PeerIdentity() routing.NodeID { return c.remote.Node }
 
+// Member returns who the other end has proved to be; ok is false where the
+// mesh has no identities.
+func (c *Conn) Member() (m identity.Member, ok bool) { return c.member, c.mesh.cfg.Self != nil }
+
 // Path returns the nodes that the stream passes now, or passed before its way
 // broke, the dialling one first.
 func (c *Conn) Path() []routing.NodeID { return *c.path.Load() }

@@ -2,7 +2,10 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +14,7 @@ import (
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/secure"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
@@ -352,4 +356,94 @@ func TestRenewedStaysKnown(t *testing.T) {
 	}
 	a.Renewed()
 	eventually(t, "c knows a's new certificate", func() bool { return c.members.id("a").signer.NotAfter.After(before) })
+}
+
+// A router opens a stream to a and says that it comes from the victim.
+func TestStreamAsAnother(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	victim := s.router("victim", a)
+	eve := s.router("eve", a)
+	eventually(t, "eve reaches a", reaches(eve, "a"))
+	l, err := a.Listen("svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan *Conn)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c.(*Conn)
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	o := &opening{open: func(early []byte) (net.Conn, wire.Answer, error) {
+		var answer wire.Answer
+		stream, err := eve.neighbour("a").open(ctx, wire.Open{
+			To: "a", From: "victim", Service: "svc", Path: []routing.NodeID{"victim", "eve"}, Attempts: 1, Early: early,
+		}, &answer)
+		return stream, answer, err
+	}}
+	if k, err := secure.Client(ctx, o, eve.ends, "a"); err == nil {
+		if _, err := k.Read(make([]byte, 1)); err == nil {
+			t.Error("a speaks to eve as if she were the victim")
+		}
+		k.Close()
+	}
+	eventually(t, "the victim reaches a", reaches(victim, "a"))
+	conn, err := victim.Dial(ctx, "a", "svc") // the first that a accepts is the real one
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := <-accepted
+	if m, ok := c.Member(); !ok || m.ID != "victim" || c.PeerIdentity() != "victim" {
+		t.Errorf("accepted %+v", m)
+	}
+	if path := c.Path(); path[0] != "victim" || len(path) != 2 {
+		t.Errorf("the stream that was accepted came by %v", path)
+	}
+	c.Close()
+	l.Close()
+}
+
+// A stream of who is revoked ends at once, whichever way it goes.
+func TestRevokedStream(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	relay := s.router("relay", a)
+	alice := s.node(s.self("alice", identity.Client), "alice/1", Ephemeral, relay)
+	l, err := a.Listen("svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "alice reaches a", reaches(alice, "a"))
+	near, err := alice.Dial(t.Context(), "a", "svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	list, err := s.ca.Revoke("alice")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Revoke(list.Raw); err != nil { // a has no link to alice
+		t.Fatal(err)
+	}
+	far.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := far.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the stream goes on: %v", err)
+	}
 }

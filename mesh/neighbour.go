@@ -46,7 +46,7 @@ type neighbour struct {
 	faulted time.Time
 	id      routing.NodeID
 	cost    routing.Cost
-	dialled bool // by this node
+	dialled bool          // by this node
 	rtt     time.Duration // of the handshake
 	since   time.Time
 	out     outbox

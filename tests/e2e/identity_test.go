@@ -61,6 +61,7 @@ func TestIdentities(t *testing.T) {
 	hubDir, edgeDir := filepath.Join(hub.home, "data"), filepath.Join(edge.home, "data")
 	addr := freePort(t)
 
+	program(t) // which builds it, the first time
 	begin := time.Now()
 	hub.ok("ca", "init", "--mesh", "example", "--id", "hub", "--dir", hubDir, "--listen", addr)
 	hub.node(hubDir)
