@@ -26,6 +26,15 @@ func Background[R any](ctx context.Context, o ProcessOptions, run func(context.C
 	return j
 }
 
+// Async is Run in the background. The job's Cancel is the end of ctx; its Status
+// follows the events as they happen.
+func Async(ctx context.Context, o RunOptions) *Job[Result] {
+	return Background(ctx, o.Process, func(ctx context.Context, p ProcessOptions) (Result, error) {
+		o.Process = p
+		return Run(ctx, o)
+	})
+}
+
 // Wait waits for the job's end and returns what it brought.
 func (j *Job[R]) Wait() (R, error) {
 	<-j.done

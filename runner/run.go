@@ -59,7 +59,7 @@ func Run(ctx context.Context, o RunOptions) (Result, error) {
 	if err != nil {
 		return Result{RC: 1}, &WorkError{"The job's files could not be written.", err}
 	}
-	job, err := localJob(in)
+	job, err := localJob(ctx, in)
 	if job != nil && err != nil {
 		for _, left := range job.Remove {
 			err = errors.Join(err, os.RemoveAll(left))
@@ -72,7 +72,7 @@ func Run(ctx context.Context, o RunOptions) (Result, error) {
 }
 
 // localJob takes the same way as a job that was sent.
-func localJob(in *inputs) (*command.Job, error) {
+func localJob(ctx context.Context, in *inputs) (*command.Job, error) {
 	raw, err := stream.AppendObject(nil, in.kwargs()...)
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func localJob(in *inputs) (*command.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	return command.Prepare(command.Input{Kwargs: kwargs, Dir: in.PrivateDataDir, Environ: os.Environ()})
+	return command.Prepare(ctx, command.Input{Kwargs: kwargs, Dir: in.PrivateDataDir, Environ: os.Environ()})
 }
 
 func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error) {

@@ -35,6 +35,13 @@ type WorkOptions struct {
 	// $TMPDIR, else /var/tmp.
 	TempDir string
 	Log     *slog.Logger // nil for none
+
+	// The handlers are called on Work's goroutine, one at a time. EventHandler
+	// sees each event before it is sent; false means not to.
+	EventHandler     func(Event) (keep bool)
+	StatusHandler    func(Status)     // after it was sent
+	ArtifactsHandler func(dir string) // before they are sent
+	FinishedHandler  func(Result)     // at the end, however it came
 }
 
 // WorkError is what kept a worker from running a job, or from running it to its
@@ -73,10 +80,13 @@ func Work(ctx context.Context, in io.Reader, out io.Writer, o WorkOptions) error
 	w := &worker{WorkOptions: o, out: newKeepalive(out, o.Keepalive)}
 	defer w.out.stop()
 	err := w.work(ctx, in)
+	if err != nil {
+		w.explain(ctx, err)
+	}
+	w.tellFinished(err)
 	if err == nil {
 		return w.out.close()
 	}
-	w.explain(ctx, err)
 	if cerr := w.out.close(); cerr != nil && !isWorkError(err) {
 		return cerr
 	}
@@ -93,6 +103,8 @@ type worker struct {
 	WorkOptions
 	out  *keepalive
 	told bool // the last status
+
+	result Result // for FinishedHandler, as far as it is known
 }
 
 // explain ends the stream of a job that has not come to its end.
@@ -219,7 +231,7 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 	if kwargs.Ident == "" {
 		kwargs.Ident = NewIdent()
 	}
-	job, err := command.Prepare(command.Input{Kwargs: kwargs, Dir: dir, Environ: os.Environ()})
+	job, err := command.Prepare(ctx, command.Input{Kwargs: kwargs, Dir: dir, Environ: os.Environ()})
 	if err != nil {
 		for _, left := range job.Remove {
 			err = errors.Join(err, os.RemoveAll(left))
@@ -238,6 +250,8 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		return err
 	}
 	w.told = true
+	w.result.RC = e.outcome.rc
+	w.tellArtifacts(job.ArtifactDir)
 	if err := w.sendArtifacts(job.ArtifactDir); err != nil {
 		return err
 	}
@@ -284,11 +298,23 @@ func (w *worker) status(fields ...stream.Field) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.event(line), w.flush())
+	if err := errors.Join(w.send(line), w.flush()); err != nil {
+		return err
+	}
+	return w.tellStatus(line)
 }
 
 // event implements sink.
 func (w *worker) event(line []byte) error {
+	w.result.Events++
+	if keep, err := w.tellEvent(line); err != nil || !keep {
+		return err
+	}
+	return w.send(line)
+}
+
+// send writes a line.
+func (w *worker) send(line []byte) error {
 	return w.out.with(func(out io.Writer) error {
 		if _, err := out.Write(line); err != nil {
 			return err

@@ -23,6 +23,7 @@ func TestFlagsOfThePythonToolAreThere(t *testing.T) {
 	for path, flags := range map[string][]string{
 		"run": slices.Concat(job, isolation), "start": slices.Concat(job, isolation),
 		"stop": job, "is-alive": job, "transmit": job,
+		"worker":         strings.Fields("--private-data-dir --worker-info --delete --keepalive-seconds"),
 		"worker cleanup": strings.Fields("--file-pattern --exclude-strings --remove-images --grace-period --image-prune --process-isolation-executable"),
 		"process":        strings.Fields("-i --ident"),
 	} {
@@ -85,6 +86,7 @@ func TestNormalize(t *testing.T) {
 		{given: "run start stop", want: "run start stop"},
 		{given: "run d -- --debug -p", want: "run d -- --debug -p"},
 		{given: "run d --omit_event_data --project_dir=a_b", want: "run d --omit-event-data --project-dir=a_b"},
+		{given: "worker --private_data_dir /a_b --delete", want: "worker --private-data-dir /a_b --delete"},
 		{given: "bogus run", want: "bogus run"},
 		{given: "run d --bogus run -p x", want: "run d --bogus run -p x"},
 		{given: "run d --playb x --rot 3", want: "run d --playb x --rot 3", long: "run d --playbook x --rotate-artifacts 3"},

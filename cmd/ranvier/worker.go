@@ -26,7 +26,11 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if info {
-				_, err := os.Stdout.WriteString(runner.WorkerInfo(buildVersion()).String() + "\n")
+				version := buildVersion()
+				if standsIn(cmd) {
+					version = runnerVersion
+				}
+				_, err := os.Stdout.WriteString(runner.WorkerInfo(version).String() + "\n")
 				return err
 			}
 			if given := os.Getenv("ANSIBLE_RUNNER_KEEPALIVE_SECONDS"); given != "" && !cmd.Flags().Changed("keepalive-seconds") {
@@ -45,8 +49,6 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.PrivateDataDir, "private-data-dir", "", "where to unpack the job (default: a temporary directory)")
-	f.StringVar(&o.PrivateDataDir, "private_data_dir", "", "the same, as the Python tool spells it")
-	_ = f.MarkHidden("private_data_dir")
 	f.BoolVar(&o.Delete, "delete", false, "remove that directory before the job and after it")
 	f.Var(keepalive, "keepalive-seconds", "write a keepalive event after so many seconds without output (0: none)")
 	f.BoolVar(&info, "worker-info", false, "show what this host has to offer, and end")

@@ -2,6 +2,7 @@ package command
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/runner/internal/callback"
+	"github.com/ranvier-mesh/ranvier/runner/internal/mitogen"
 	"github.com/ranvier-mesh/ranvier/runner/internal/terminal"
 )
 
@@ -64,10 +66,11 @@ type builder struct {
 // Prepare makes the job; it writes nothing but what has to be there for its
 // isolation, which Job.Remove tells of, also where there is an error. Errors
 // wrap ErrJob.
-func Prepare(in Input) (*Job, error) {
+func Prepare(ctx context.Context, in Input) (*Job, error) {
 	b := &builder{Input: in, job: &Job{Ident: in.Ident, Rotate: in.RotateArtifacts, JSONMode: in.JSONMode}}
 	for _, step := range []func() error{
-		b.readSettings, b.paths, b.environment, b.answers, b.sshKey, b.isolateDir, b.command, b.wrap,
+		b.readSettings, b.paths, b.environment, b.answers, b.sshKey, b.isolateDir, b.command,
+		func() error { return b.mitogen(ctx) }, b.wrap,
 	} {
 		if err := step(); err != nil {
 			return b.job, err
@@ -257,6 +260,20 @@ func (b *builder) command() error {
 		return nil
 	}
 	return b.ansible()
+}
+
+// mitogen lets Ansible find Mitogen where its strategies are asked for. What is
+// in a container's image cannot be seen from here.
+func (b *builder) mitogen(ctx context.Context) error {
+	if b.containerized() {
+		return nil
+	}
+	found, err := mitogen.Prepare(ctx, mitogen.Play{Program: b.job.Argv[0], Dir: b.job.StartDir, Env: b.job.Env})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrJob, err)
+	}
+	maps.Copy(b.job.Env, found)
+	return nil
 }
 
 func (b *builder) ansible() error {
