@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -109,4 +110,39 @@ func TestStartAfterTrouble(t *testing.T) {
 	n.await(n.stderr, "work unit released")
 	ranvier(t, "stop", p.dir).wait() // it may be gone already; when this returns it is
 	p.status("successful", "0")
+}
+
+// A job of this machine's ends as one of another node does, at once, and under
+// the Python tool's name as well.
+func TestBackgroundHere(t *testing.T) {
+	t.Parallel()
+	g := newGate(t)
+	p := newProject(t, g.task())
+	link := filepath.Join(t.TempDir(), "ansible-runner")
+	if err := os.Symlink(program(t), link); err != nil {
+		t.Fatal(err)
+	}
+	run := func(want int, args ...string) {
+		t.Helper()
+		cmd := exec.Command(link, args...)
+		cmd.Env = append(os.Environ(), markName+"="+p.dir)
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != want || want == 0 && len(out) > 0 {
+			t.Errorf("ansible-runner %q: exit code %d, want %d: %s", args, code, want, out)
+		}
+	}
+	run(0, "start", p.dir, "-p", "test.yml", "-i", "job")
+	defer g.arrived().Close()
+	if plays := relatives(t, p.dir, "ansible-playbook"); len(plays) == 0 {
+		t.Error("no ansible-playbook: the test cannot see it")
+	}
+	run(0, "is-alive", p.dir)
+	run(1, "start", p.dir, "-p", "test.yml")
+	run(0, "stop", p.dir)
+	if left := relatives(t, p.dir, ""); len(left) > 0 {
+		t.Errorf("still running: %v", left)
+	}
+	p.status("canceled", "254")
+	run(1, "is-alive", p.dir)
+	run(1, "stop", p.dir)
 }
