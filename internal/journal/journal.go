@@ -255,7 +255,7 @@ func (j *Journal) update(batch []Change) error {
 
 // Get returns a record, nil when there is none. The error wraps ErrDamaged.
 func (j *Journal) Get(bucket, key string) (value []byte, err error) {
-	err = j.db.View(func(tx *bolt.Tx) error {
+	err = j.view(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(bucket))
 		if b == nil {
 			return fmt.Errorf("journal %s: there is no bucket %s", j.db.Path(), bucket)
@@ -274,7 +274,7 @@ func (j *Journal) Get(bucket, key string) (value []byte, err error) {
 // Each calls f for every record of a bucket, in the order of the keys. A record
 // that is damaged comes with an error instead of its value.
 func (j *Journal) Each(bucket string, f func(key string, value []byte, err error)) error {
-	return j.db.View(func(tx *bolt.Tx) error {
+	return j.view(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte(bucket))
 		if b == nil {
 			return fmt.Errorf("journal %s: there is no bucket %s", j.db.Path(), bucket)
@@ -285,6 +285,18 @@ func (j *Journal) Each(bucket string, f func(key string, value []byte, err error
 			return nil
 		})
 	})
+}
+
+// view reads. A page that was damaged since the file was opened is an error, as
+// in open.
+func (j *Journal) view(read func(*bolt.Tx) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s: %v", ErrDamaged, j.db.Path(), p)
+		}
+	}()
+	return j.db.View(read)
 }
 
 // Close writes what is queued and lets go of the file.
