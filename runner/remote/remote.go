@@ -188,9 +188,13 @@ func (o *Options) complete() error {
 }
 
 func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {
-	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, mesh.Config{
+	cfg := mesh.Config{
 		ID: routing.NodeID(o.ReceptorNodeID), Self: o.Identity, Transports: o.Transports, Software: o.Software, Log: o.Log,
-	})
+	}
+	if o.Reattach < 0 { // whoever does not want to look for the job does not want to wait for its stream
+		cfg.ResumeTime = time.Second
+	}
+	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, cfg)
 }
 
 // Attach joins the mesh as an ephemeral node through peers, written as for
