@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/runner"
 )
@@ -93,7 +93,7 @@ func ExampleBackground() {
 
 // One transmitter feeds several workers: the directory is read and packed once.
 // Each worker's results go into a directory of its own. The workers are
-// processes here; over ssh or through a mesh it is the same.
+// in this process here; behind a pipe, ssh or a mesh it is the same.
 func Example_severalWorkers() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
@@ -114,17 +114,14 @@ func Example_severalWorkers() {
 	ends := make([]string, workers)
 	var running sync.WaitGroup
 	for i := range workers {
-		worker := exec.Command("ansible-runner", "worker")
-		in, err1 := worker.StdinPipe()
-		out, err2 := worker.StdoutPipe()
-		if err := errors.Join(err1, err2, worker.Start()); err != nil {
-			fmt.Println(err)
-			return
-		}
-		inputs[i] = in
+		job, toWorker := io.Pipe()
+		fromWorker, results := io.Pipe()
+		inputs[i] = toWorker
 		running.Go(func() {
-			defer worker.Wait()
-			result, err := runner.Process(context.Background(), out, runner.ProcessOptions{
+			results.CloseWithError(runner.Work(context.Background(), job, results, runner.WorkOptions{}))
+		})
+		running.Go(func() {
+			result, err := runner.Process(context.Background(), fromWorker, runner.ProcessOptions{
 				ArtifactDir: filepath.Join(dir, fmt.Sprint("results-", i))})
 			ends[i] = fmt.Sprint(result.Status, " ", result.RC, " ", err)
 		})
@@ -132,12 +129,40 @@ func Example_severalWorkers() {
 	err = runner.Transmit(context.Background(), io.MultiWriter(inputs...), runner.Options{
 		PrivateDataDir: filepath.Join(dir, "job"), Playbook: "site.yml"})
 	for _, in := range inputs {
-		in.(io.Closer).Close()
+		in.(*io.PipeWriter).CloseWithError(err) // nil is the end of the stream
 	}
 	running.Wait()
 	fmt.Println(err, ends)
 	// Output:
 	// <nil> [successful 0 <nil> successful 0 <nil>]
+}
+
+// A job of this machine in the background: it is looked at, and its end waited for.
+func ExampleAsync() {
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+
+	job := runner.Async(context.Background(), runner.RunOptions{
+		Options: runner.Options{PrivateDataDir: dir, Module: "command", ModuleArgs: "echo hello", HostPattern: "localhost",
+			Inventory: "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3"},
+		Process: runner.ProcessOptions{StatusHandler: func(s runner.Status) { fmt.Println("now", s.Status) }},
+	})
+	select {
+	case <-job.Done():
+	case <-time.After(time.Minute): // enough of it
+		job.Cancel()
+	}
+	result, err := job.Wait()
+	fmt.Println(result.RC, err, job.Status().Hosts["localhost"].Changed, "changed")
+	// Output:
+	// now starting
+	// now running
+	// now successful
+	// 0 <nil> 1 changed
 }
 
 // A job that runs in a sandbox on the worker, which sees only what it is shown.
