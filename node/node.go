@@ -69,6 +69,8 @@ type Node struct {
 	worker  string
 	mesh    *mesh.Mesh
 	work    *worktypes.Manager
+	forward *remote.Forwarder
+	audit   *auditLog
 	types   []routing.WorkType
 	control *control.Server
 	sockets []net.Listener // control sockets on this host
@@ -120,6 +122,7 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
 	n.control.Handle(control.ReloadCommand(n.ReloadFile))
 	n.control.Handle(control.DrainCommand(drainTime, n.Drain))
+	n.control.Handle(n.workCommand())
 	for _, c := range cfg.ControlServices {
 		if c.Filename == "" {
 			continue
@@ -168,6 +171,7 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 	defer stop()
 
 	g.Go(func() error { return n.mesh.Run(running) })
+	n.forward.Start()
 	for _, s := range n.sockets {
 		g.Go(func() error { return n.control.Serve(running, s) })
 	}
@@ -245,6 +249,8 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 		// An id says nothing for certain; the submitters' own keys do.
 		work.Lasting = func(string) string { return "" }
 	}
+	work.Admin = string(n.cfg.Node.ID)
+	work.Park, work.Audit = parkTime, n.audit.write
 	if err := serve(remote.ServiceName, func(ctx context.Context, conn *mesh.Conn) {
 		peer, permit := n.mayWork(conn)
 		work.ServeOnly(ctx, conn, peer, permit)
@@ -282,6 +288,12 @@ func (n *Node) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 		defer cancel()
 		n.work.Close(ctx)
+	}
+	if n.forward != nil {
+		n.forward.Close()
+	}
+	if n.audit != nil {
+		n.audit.close()
 	}
 }
 

@@ -1,15 +1,22 @@
 package node
 
 import (
+	"context"
+	"net"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 	"github.com/ranvier-mesh/ranvier/worktypes/ansiblerunner"
 	"github.com/ranvier-mesh/ranvier/worktypes/command"
 	"github.com/ranvier-mesh/ranvier/worktypes/keeper"
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
+
+// parkTime is how long a payload is kept whose submitter's connection broke.
+const parkTime = time.Minute
 
 // openWork takes the data directory and registers the work types: those that
 // the file names, or ansible-runner's where it names none and one is installed.
@@ -25,7 +32,17 @@ func (n *Node) openWork(opt Options) error {
 	if err := mkdir(n.cfg.Node.DataDir); err != nil {
 		return err
 	}
-	w := worktypes.Options{Log: n.log, ContentLimit: n.cfg.Node.ContentLimit}
+	if n.audit, err = openAudit(n.cfg.Node.DataDir, n.log); err != nil {
+		return err
+	}
+	n.forward = remote.NewForwarder(func(ctx context.Context, to string) (net.Conn, error) {
+		conn, err := n.mesh.Dial(ctx, routing.NodeID(to), remote.ServiceName)
+		if err != nil {
+			return nil, err // not conn: a nil *mesh.Conn is no nil net.Conn
+		}
+		return conn, nil
+	}, n.log)
+	w := worktypes.Options{Log: n.log, Agent: n.forward, ContentLimit: n.cfg.Node.ContentLimit}
 	if len(opt.Keeper) > 0 {
 		w.Keeper = func() (worktypes.Keeper, error) {
 			return keeper.Open(n.cfg.Node.DataDir, keeper.Options{Command: opt.Keeper, Version: opt.Version, Log: n.log})

@@ -21,9 +21,11 @@ type Agent interface {
 	// Do does the errand until it has called Finish, or ctx is over. Then it is
 	// done anew when the Manager is opened the next time.
 	Do(ctx context.Context, e *Errand)
-	// Owes is told of a cancel and release to deliver; Manager.Paid ends it. It
-	// returns at once.
-	Owes(o Owed)
+	// Owes is told of a cancel and release to deliver, also those of an earlier
+	// process; it calls paid when that is done. It returns at once.
+	Owes(o Owed, paid func())
+	// Store is the incarnation of a node's store, where it is known already.
+	Store(node string) string
 }
 
 // Remote is what is remembered of a unit that another node does.
@@ -37,7 +39,13 @@ type Remote struct {
 }
 
 // Errand is a unit that an Agent does. It belongs to one goroutine.
-type Errand struct{ u *unit }
+type Errand struct {
+	u     *unit
+	fresh bool
+}
+
+// Fresh is true when no earlier process can have done anything for the unit.
+func (e *Errand) Fresh() bool { return e.fresh }
 
 // Spec is the unit's.
 func (e *Errand) Spec() Spec { return e.u.spec }
@@ -152,6 +160,6 @@ func (e *Errand) Finish(owed bool, change func(*Status)) {
 		change(s)
 	}, more...)
 	if owed {
-		u.m.agent.Owes(o)
+		u.m.owes(o)
 	}
 }

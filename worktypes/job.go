@@ -31,10 +31,13 @@ func (u *unit) start() (task Task, err error) {
 		u.mu.Unlock()
 	}
 	if u.spec.Node != "" {
+		u.mu.Lock()
+		u.remote.Store = u.m.agent.Store(u.spec.Node) // one write less later
+		u.mu.Unlock()
 		if err := u.seal("Waiting for node " + u.spec.Node); err != nil {
 			return nil, err
 		}
-		u.m.send(u)
+		u.m.send(u, true)
 		return nil, nil
 	}
 	u.m.mu.Lock()

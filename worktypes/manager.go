@@ -330,13 +330,13 @@ func (m *Manager) supervise(u *unit, task Task) {
 
 // send gives a sealed unit to the Agent. It is called with u.op held, or before
 // anybody knows the unit.
-func (m *Manager) send(u *unit) {
+func (m *Manager) send(u *unit, fresh bool) {
 	var ctx context.Context
 	ctx, u.stop = context.WithCancel(m.ctx)
 	m.jobs.Add(1)
 	go func() {
 		defer m.jobs.Done()
-		m.agent.Do(ctx, &Errand{u})
+		m.agent.Do(ctx, &Errand{u, fresh})
 	}()
 }
 

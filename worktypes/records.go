@@ -176,8 +176,8 @@ func (m *Manager) loadTombs() error {
 	return nil
 }
 
-// Owed returns what other nodes must still be told of.
-func (m *Manager) Owed() ([]Owed, error) {
+// owed returns what other nodes must still be told of.
+func (m *Manager) owed() ([]Owed, error) {
 	var all []Owed
 	err := m.journal.Each(owedBucket, func(id string, value []byte, err error) {
 		o := Owed{ID: id}
@@ -188,9 +188,22 @@ func (m *Manager) Owed() ([]Owed, error) {
 	return all, err
 }
 
-// Paid forgets what is owed for a unit.
-func (m *Manager) Paid(id string) {
-	m.journal.Later(journal.Change{Bucket: owedBucket, Key: id})
+// owes lets the Agent tell another node.
+func (m *Manager) owes(o Owed) {
+	m.agent.Owes(o, func() { m.journal.Later(journal.Change{Bucket: owedBucket, Key: o.ID}) })
+}
+
+// About tells of a unit what its Status does not: the spec, what is remembered of
+// another node, and whether a cancel was taken. Errors wrap ErrUnknownUnit. The
+// params may hold secrets.
+func (m *Manager) About(id string) (Spec, Remote, bool, error) {
+	u, err := m.unit(id)
+	if err != nil {
+		return Spec{}, Remote{}, false, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.spec, u.remote, u.canceled, nil
 }
 
 func owe(o Owed) journal.Change {

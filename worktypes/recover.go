@@ -47,6 +47,15 @@ func (m *Manager) recover(damaged error) error {
 	for _, id := range sortedIDs(records) {
 		m.resume(m.units[id])
 	}
+	if m.agent != nil {
+		owed, err := m.owed()
+		if err != nil {
+			return err
+		}
+		for _, o := range owed {
+			m.owes(o)
+		}
+	}
 	for _, kind := range sortedIDs(m.queue.waiting) {
 		m.startWaiting(kind)
 	}
@@ -95,7 +104,7 @@ func (m *Manager) resume(u *unit) {
 		}()
 	case u.sealed && u.spec.Node != "" && m.agent != nil:
 		m.arm(u)
-		m.send(u)
+		m.send(u, false)
 	case u.sealed && u.spec.Node == "":
 		m.arm(u)
 		m.queue.wait(u)

@@ -215,7 +215,7 @@ func (u *unit) expire() {
 	}, more...)
 	u.stopErrand()
 	if sent {
-		u.m.agent.Owes(o)
+		u.m.owes(o)
 	}
 }
 
@@ -278,7 +278,7 @@ func (u *unit) release() error {
 	u.log.Info("work unit released")
 	if owed {
 		u.closeSubscribers()
-		u.m.agent.Owes(o)
+		u.m.owes(o)
 	}
 	u.m.keepReserve()
 	return errors.Join(u.m.store.hide(id), u.m.store.purge(id))

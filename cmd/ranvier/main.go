@@ -99,7 +99,7 @@ Ansible job to a node and shows the play as it runs there.`,
 		SuggestionsMinimumDistance: 2,
 		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.AddCommand(newNode(), newKeep(), newPing(), newTraceroute(), newStatus(), newReload(), newDrain(), newCA(), newJoin())
+	root.AddCommand(newNode(), newKeep(), newPing(), newTraceroute(), newStatus(), newReload(), newDrain(), newCA(), newJoin(), newWork(), newAttach())
 	root.AddCommand(runnerCommands()...)
 	finishRoot(root, buildVersion())
 	return root

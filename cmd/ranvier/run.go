@@ -39,6 +39,7 @@ there. Artifacts are in DIR/artifacts afterwards. The exit code is the play's.`,
 		},
 	}
 	r.flags(cmd)
+	cmd.Flags().BoolVar(&r.o.Detach, "detach", false, "print NODE/UNIT once the job has been started, and leave it (see attach)")
 	return cmd
 }
 
@@ -109,6 +110,10 @@ func (r *runCommand) run(ctx context.Context) error {
 	}
 	result, err := do(ctx, o, p)
 	p.clear()
+	if o.Detach && err == nil {
+		fmt.Printf("%s/%s\n", o.ViaReceptor, result.Unit)
+		return nil
+	}
 	if !r.standsIn && !o.Quiet {
 		r.sayResult(result, hosts.Progress())
 	}

@@ -164,6 +164,42 @@ func (c *Client) Connect(ctx context.Context, node, service string) (Stream, err
 	return &clientStream{c.conn, c.in}, nil
 }
 
+// Submit submits a work unit: request is that of the command work with the
+// subcommand submit. It sends the unit's standard input, and returns its id when
+// the node has made both durable. The Client is used up then.
+func (c *Client) Submit(ctx context.Context, request map[string]any, stdin io.Reader) (unit string, err error) {
+	err = c.do(ctx, func() error {
+		line, err := c.ask(request)
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(line, []byte("Work unit created with ID ")) {
+			return fmt.Errorf("the reply to work submit is not understood: %.60q", line)
+		}
+		if _, err := io.Copy(c.conn, stdin); err != nil {
+			return fmt.Errorf("send the unit's standard input: %w", err)
+		}
+		if err := closeWrite(c.conn); err != nil {
+			return err
+		}
+		if line, err = c.line(maxReply); err != nil {
+			return err
+		}
+		if text, ok := bytes.CutPrefix(line, []byte(errorPrefix)); ok {
+			return &ServerError{c.node, string(text)}
+		}
+		var reply struct {
+			UnitID string `json:"unitid"`
+		}
+		if err := json.Unmarshal(line, &reply); err != nil || reply.UnitID == "" {
+			return fmt.Errorf("the reply to work submit is not understood: %.60q", line)
+		}
+		unit = reply.UnitID
+		return nil
+	})
+	return unit, err
+}
+
 // clientStream reads from the client's buffer first.
 type clientStream struct {
 	net.Conn

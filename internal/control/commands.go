@@ -26,7 +26,7 @@ func (s *Server) builtin() []Command {
 		{Name: "traceroute", Args: []string{"target"}, Run: s.traceroute},
 		{Name: "connect", Args: []string{"node", "service", "tls"}, Run: s.connect},
 		{Name: "reload", TakesRest: true, Run: notSupported},
-		{Name: "work", TakesRest: true, Run: notSupported},
+		{Name: "work", TakesRest: true, Run: notSupported}, // the node brings its own
 	}
 }
 

@@ -64,6 +64,10 @@ type Options struct {
 	// 64 bytes that nobody else has; nil: the user's own (ContentKey).
 	ContentKey []byte
 
+	// Detach leaves the job as soon as it has been started; Result has its Path
+	// only. Its unit stays on the node until it is released.
+	Detach bool
+
 	// Software is told to the peer, for people.
 	Software string
 	Log      *slog.Logger
@@ -247,6 +251,9 @@ func (r *run) do(ctx context.Context) (Result, error) {
 		return Result{Path: r.path}, err
 	}
 	defer job.Close()
+	if r.o.Detach {
+		return Result{Path: r.path}, nil
+	}
 	defer context.AfterFunc(ctx, func() { cancelJob(streams, job, say) })()
 	defer context.AfterFunc(streams, func() { job.Close() })()
 

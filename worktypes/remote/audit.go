@@ -30,7 +30,7 @@ func actions() map[wire.Type]string {
 // none, which the Manager tells.
 func (x *exchange) allowed(id string) error {
 	spec, err := x.s.m.Spec(id)
-	if err != nil || spec.Allows(x.peer) {
+	if err != nil || x.s.Admin != "" && x.peer == x.s.Admin || spec.Allows(x.peer) {
 		return nil
 	}
 	return fmt.Errorf("%w: unit %s", worktypes.ErrForbidden, id)

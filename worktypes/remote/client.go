@@ -232,7 +232,7 @@ func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Inpu
 		}
 	}
 	if !accepted.WantPayload {
-		return k.job(ctx, input.Offset)
+		return k.job(ctx, 0)
 	}
 	if accepted.Offset > 0 && (input.Ref == nil || accepted.Offset > input.Ref.Size) {
 		return nil, k.fail(ctx, fmt.Errorf("%w: %d bytes of the payload are there that nobody has sent", wire.ErrMalformed, accepted.Offset))

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/worktypes"
 )
 
 const (
@@ -19,8 +20,10 @@ const (
 // passing reports whether an error is one of the way, or of a node that is about
 // to be started again: what will be different later.
 func passing(err error) bool {
-	if errors.Is(err, wire.ErrMalformed) {
-		return false
+	for _, lasting := range []error{wire.ErrMalformed, worktypes.ErrBadPayload, worktypes.ErrUnknownUnit} {
+		if errors.Is(err, lasting) {
+			return false
+		}
 	}
 	var refused *Refusal
 	if errors.As(err, &refused) {

@@ -37,6 +37,10 @@ type Server struct {
 	// means that nothing is, and only the submitter's own key counts. Nil: all
 	// of the id. It is set before the first Serve.
 	Lasting func(peer string) string
+	// Admin is the identity that may see and end every unit: that of the node
+	// itself, which speaks for its control socket. It is set before the first
+	// Serve.
+	Admin string
 	// Park is how long a payload is kept whose submitter's connection broke, for
 	// it to go on; 0: not at all. It is set before the first Serve.
 	Park time.Duration

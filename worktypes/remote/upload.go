@@ -43,9 +43,6 @@ type Input struct {
 	// Accepted, where it is not nil, is told the incarnation of the node's store
 	// before any payload is sent; its error ends the submit.
 	Accepted func(store string) error
-	// Offset is where the results are followed from when the node has the unit
-	// already, and has started it.
-	Offset int64
 
 	from int64 // what the node has of the payload
 }

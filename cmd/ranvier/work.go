@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	work "github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+func newWork() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "work",
+		Short: "Submit, look at and end work units",
+		Long: `Work units are jobs on a node of the mesh. A unit is named NODE/UNIT, as submit and
+run --detach print it. With --socket a submit is stored at that node and forwarded: it
+may be for a node that is away. Otherwise it goes straight to the node.`,
+		Args: unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newWorkSubmit(), newWorkList(), newWorkStatus(), newWorkResults(),
+		newWorkEnd("cancel", "End a unit's job; what it has written stays"),
+		newWorkEnd("release", "Remove a unit with all that is kept of it; one that runs is canceled"))
+	return cmd
+}
+
+// unitCommand is a command for one unit.
+func unitCommand(use, short string, run func(ctx context.Context, c *work.Client, unit string, asJSON bool) error) *cobra.Command {
+	var a access
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: use + " NODE/UNIT", Short: short, Args: exactArgs("node/unit"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node, unit, err := splitUnit(args[0])
+			if err != nil {
+				return err
+			}
+			c, done, err := a.workOf(cmd.Context(), node)
+			if err != nil {
+				return err
+			}
+			defer done()
+			return workError(run(cmd.Context(), c, unit, asJSON))
+		},
+	}
+	a.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "JSON instead of a table")
+	return cmd
+}
+
+func newWorkStatus() *cobra.Command {
+	return unitCommand("status", "Show how a unit is", func(ctx context.Context, c *work.Client, unit string, asJSON bool) error {
+		st, err := c.Status(ctx, unit)
+		if err != nil {
+			return err
+		}
+		return showUnits(os.Stdout, c.Node, []worktypes.Status{st}, asJSON)
+	})
+}
+
+func newWorkResults() *cobra.Command {
+	return unitCommand("results", "Write a unit's output as it comes, to its end", func(ctx context.Context, c *work.Client, unit string, _ bool) error {
+		return followUnit(ctx, c, unit)
+	})
+}
+
+// followUnit writes a unit's output; the exit code is 0 when the unit succeeded.
+func followUnit(ctx context.Context, c *work.Client, unit string) error {
+	c.Patience = 2 * time.Minute
+	job, err := c.Follow(ctx, unit, 0)
+	if err != nil {
+		return err
+	}
+	return unitEnd(ctx, c, job)
+}
+
+func unitEnd(ctx context.Context, c *work.Client, job *work.Job) error {
+	defer job.Close()
+	defer context.AfterFunc(ctx, func() { job.Close() })()
+	if _, err := io.Copy(os.Stdout, struct{ io.Reader }{job.Results}); err != nil {
+		return canceledOr(ctx, err)
+	}
+	st := job.Status()
+	if st.State == worktypes.Succeeded {
+		return nil
+	}
+	code := exitFailed
+	switch {
+	case st.State == worktypes.Canceled:
+		code = exitCanceled
+	case st.ExitCode > 0:
+		code = st.ExitCode
+	}
+	return &codeError{code, fmt.Errorf("unit %s/%s is %v: %s", c.Node, job.ID, st.State, st.Detail)}
+}
+
+func newWorkEnd(use, short string) *cobra.Command {
+	return unitCommand(use, short, func(ctx context.Context, c *work.Client, unit string, _ bool) error {
+		if use == "release" {
+			return c.Release(ctx, unit)
+		}
+		_, err := c.Cancel(ctx, unit)
+		return err
+	})
+}
+
+func newWorkList() *cobra.Command {
+	var a access
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list NODE", Short: "List the units of a node that are yours", Args: exactArgs("node"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, done, err := a.workOf(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			defer done()
+			list, err := c.List(cmd.Context())
+			if err != nil {
+				return workError(err)
+			}
+			return showUnits(os.Stdout, args[0], list, asJSON)
+		},
+	}
+	a.flags(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line instead of a table")
+	return cmd
+}
+
+// showUnits writes units for people, or for programs one object a line.
+func showUnits(w io.Writer, node string, list []worktypes.Status, asJSON bool) error {
+	if asJSON {
+		enc := json.NewEncoder(w)
+		for _, st := range list {
+			if err := enc.Encode(st); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	now := time.Now()
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "UNIT\tTYPE\tSTATE\tAGE\tOUTPUT\tOWNER\tDETAIL")
+	for _, st := range list {
+		fmt.Fprintf(t, "%s/%s\t%s\t%v\t%s\t%s\t%s\t%s\n", node, st.ID, st.WorkType, st.State, age(st.Created, now),
+			bytesText(uint64(st.StdoutSize)), st.Owner, st.Detail)
+	}
+	return t.Flush()
+}
+
+// workSubmit is the command line of submit.
+type workSubmit struct {
+	access  access
+	params  []string
+	payload string
+	ttl     time.Duration
+	detach  bool
+}
+
+func newWorkSubmit() *cobra.Command {
+	var s workSubmit
+	cmd := &cobra.Command{
+		Use: "submit NODE TYPE", Short: "Submit a unit and follow its output", Args: exactArgs("node", "type"),
+		Example: `  ranvier work submit node1 backup --param params="-v /srv" --payload list.txt --socket /run/ranvier.sock`,
+		RunE:    func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args[0], args[1]) },
+	}
+	s.access.flags(cmd)
+	f := cmd.Flags()
+	f.StringArrayVar(&s.params, "param", nil, "parameter KEY=VALUE of the work type; may be repeated")
+	f.StringVar(&s.payload, "payload", "", "file with the job's standard input; - is standard input (default: empty)")
+	f.DurationVar(&s.ttl, "ttl", 0, "do not start the unit later than this (default: no limit)")
+	f.BoolVar(&s.detach, "detach", false, "print NODE/UNIT when the unit is started, or stored with --socket, and leave it")
+	return cmd
+}
+
+func (s *workSubmit) run(ctx context.Context, node, kind string) error {
+	params := map[string]string{}
+	for _, p := range s.params {
+		key, value, ok := strings.Cut(p, "=")
+		if !ok || key == "" {
+			return &usageError{fmt.Errorf("--param %q is not KEY=VALUE", p)}
+		}
+		params[key] = value
+	}
+	payload, err := s.open()
+	if err != nil {
+		return err
+	}
+	defer payload.Close()
+	if s.access.socket != "" && len(s.access.peers) == 0 {
+		return s.store(ctx, node, kind, params, payload)
+	}
+	c, done, err := s.access.workOf(ctx, node)
+	if err != nil {
+		return err
+	}
+	defer done()
+	spec := worktypes.Spec{ID: worktypes.NewID(), Type: kind, Params: params}
+	if s.ttl > 0 {
+		spec.Expires = time.Now().Add(s.ttl)
+	}
+	c.Keep = s.detach
+	job, err := c.Submit(ctx, spec, payload)
+	if err != nil {
+		return workError(err)
+	}
+	if s.detach {
+		job.Close()
+		fmt.Printf("%s/%s\n", node, spec.ID)
+		return nil
+	}
+	return workError(unitEnd(ctx, c, job))
+}
+
+func (s *workSubmit) open() (io.ReadCloser, error) {
+	switch s.payload {
+	case "":
+		return io.NopCloser(strings.NewReader("")), nil
+	case "-":
+		return io.NopCloser(os.Stdin), nil
+	}
+	return os.Open(s.payload)
+}
+
+// store leaves the unit with the node of the control socket.
+func (s *workSubmit) store(ctx context.Context, node, kind string, params map[string]string, payload io.Reader) error {
+	c, err := control.Dial(ctx, s.access.socket)
+	if err != nil {
+		return &codeError{exitUnavailable, err}
+	}
+	defer c.Close()
+	request := map[string]any{"command": "work", "subcommand": "submit", "node": node, "worktype": kind}
+	for key, value := range params {
+		request[key] = value
+	}
+	if s.ttl > 0 {
+		request["ttl"] = s.ttl.String()
+	}
+	unit, err := c.Submit(ctx, request, payload)
+	if err != nil {
+		return err
+	}
+	if s.detach {
+		fmt.Printf("%s/%s\n", c.NodeID(), unit)
+		return nil
+	}
+	w, done, err := s.access.workOf(ctx, c.NodeID())
+	if err != nil {
+		return err
+	}
+	defer done()
+	w.Keep = false
+	return workError(followUnit(ctx, w, unit))
+}

@@ -1,0 +1,68 @@
+package node
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+// auditLog is <data dir>/audit.log: a line of JSON for everything that somebody
+// wanted of a unit, whether he got it or not. It has no params and no payload, so
+// no secrets. It is opened for appending, for logrotate's copytruncate.
+type auditLog struct {
+	log *slog.Logger
+
+	mu sync.Mutex // held for one line
+	f  *os.File
+}
+
+func openAudit(dir string, log *slog.Logger) (*auditLog, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "audit.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("audit record: %w", err)
+	}
+	return &auditLog{log: log, f: f}, nil
+}
+
+// auditLine is one line.
+type auditLine struct {
+	Time    time.Time `json:"time"`
+	Action  string    `json:"action"`
+	Peer    string    `json:"peer"` // empty: this host's control socket
+	Unit    string    `json:"unit"`
+	Type    string    `json:"worktype,omitempty"`
+	Owner   string    `json:"owner,omitempty"`
+	Job     string    `json:"job,omitempty"`
+	Size    *int64    `json:"payload_bytes,omitempty"`
+	SHA256  string    `json:"payload_sha256,omitempty"`
+	Outcome string    `json:"outcome"` // "ok", or why not
+}
+
+// write writes one line. What it cannot write is in the node's log.
+func (a *auditLog) write(e remote.Event) {
+	l := auditLine{Time: time.Now().UTC(), Action: e.Action, Peer: e.Peer, Unit: fmt.Sprintf("%.64s", e.Unit), Type: fmt.Sprintf("%.200s", e.Type), Owner: e.Owner, Job: e.Job, Outcome: "ok"}
+	if e.Payload != nil {
+		l.Size, l.SHA256 = &e.Payload.Size, hex.EncodeToString(e.Payload.SHA256[:])
+	}
+	if e.Err != nil {
+		l.Outcome = fmt.Sprintf("%.1000s", e.Err.Error())
+	}
+	b, err := json.Marshal(l)
+	if err == nil {
+		a.mu.Lock()
+		_, err = a.f.Write(append(b, '\n'))
+		a.mu.Unlock()
+	}
+	if err != nil {
+		a.log.Error("the audit record cannot be written", "line", string(b), "error", err)
+	}
+}
+
+func (a *auditLog) close() { a.f.Close() }

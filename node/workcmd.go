@@ -1,0 +1,343 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/mesh"
+	"github.com/ranvier-mesh/ranvier/routing"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+// cancelTime is how long an answer to a cancel waits for its effect at another
+// node.
+const cancelTime = time.Second
+
+// workCommand is the control socket's work: docs/control.md section 4.6.
+func (n *Node) workCommand() control.Command {
+	return control.Command{Name: "work", Args: []string{"subcommand"}, TakesRest: true, Run: n.doWork}
+}
+
+func (n *Node) doWork(ctx context.Context, req *control.Request, s *control.Session) error {
+	sub, err := req.Need("subcommand")
+	if err != nil {
+		return err
+	}
+	w := workRequest{n: n, req: req, s: s, peer: peerOf(s)}
+	switch sub = strings.ToLower(sub); sub {
+	case "submit":
+		return w.submit(ctx)
+	case "list":
+		return w.list()
+	case "status":
+		return w.one(func(id string) error { return s.Reply(n.unitStatus(id)) })
+	case "cancel":
+		return w.one(func(id string) error { return w.cancel(ctx, id) })
+	case "release", "force-release":
+		return w.one(func(id string) error { return w.release(ctx, id) })
+	case "results":
+		return w.results(ctx)
+	}
+	return fmt.Errorf("work: unknown subcommand %.100q", sub)
+}
+
+// peerOf is who is at the other end of a control connection; empty is somebody on
+// this host, who may do everything.
+func peerOf(s *control.Session) string {
+	if c, ok := s.Conn().(*mesh.Conn); ok {
+		return string(c.PeerIdentity())
+	}
+	return ""
+}
+
+// workRequest is one work command.
+type workRequest struct {
+	n    *Node
+	req  *control.Request
+	s    *control.Session
+	peer string
+}
+
+// audit tells the audit record.
+func (w workRequest) audit(action, id string, err error) {
+	e := remote.Event{Action: action, Peer: w.peer, Unit: id, Err: err}
+	if spec, _, _, serr := w.n.work.About(id); serr == nil {
+		e.Type, e.Owner, e.Job = spec.Type, spec.Owner, spec.Job
+	}
+	w.n.audit.write(e)
+}
+
+// one binds the unit id and lets f answer.
+func (w workRequest) one(f func(id string) error) error {
+	w.req.Name("unitid")
+	id, err := w.req.Need("unitid")
+	if err != nil {
+		return err
+	}
+	spec, err := w.n.work.Spec(id)
+	if err != nil {
+		return unknownUnit(id, err)
+	}
+	if w.peer != "" && !spec.Allows(w.peer) {
+		err := fmt.Errorf("%w: unit %s", worktypes.ErrForbidden, id)
+		w.audit("work command", id, err)
+		return err
+	}
+	return f(id)
+}
+
+// unknownUnit has the words that Receptor's clients look for.
+func unknownUnit(id string, err error) error {
+	if errors.Is(err, worktypes.ErrUnknownUnit) || errors.Is(err, worktypes.ErrBadSpec) {
+		return fmt.Errorf("unknown work unit %.64s", id)
+	}
+	return err
+}
+
+// submitKeys are the parameters of a submit that are none of the work type's.
+var submitKeys = [...]string{"command", "subcommand", "node", "worktype", "tlsclient", "ttl", "signwork", "signature"}
+
+// spec reads a submit.
+func (w workRequest) spec() (worktypes.Spec, error) {
+	w.req.Name("node", "worktype")
+	spec := worktypes.Spec{ID: worktypes.NewID(), Owner: w.peer}
+	if spec.Owner == "" {
+		spec.Owner = string(w.n.cfg.Node.ID)
+	}
+	node, err := w.req.Need("node")
+	if err != nil {
+		return spec, err
+	}
+	if spec.Type, err = w.req.Need("worktype"); err != nil {
+		return spec, err
+	}
+	local := strings.EqualFold(node, "localhost") || node == string(w.n.cfg.Node.ID)
+	if !local {
+		if err := routing.NodeID(node).Validate(); err != nil {
+			return spec, fmt.Errorf("work submit: %w", err)
+		}
+		spec.Node = node
+	}
+	if spec.Params, err = w.req.Others(submitKeys[:]...); err != nil {
+		return spec, err
+	}
+	if w.req.Rest != "" {
+		spec.Params["params"] = w.req.Rest
+	}
+	for _, key := range slices.Sorted(maps.Keys(spec.Params)) {
+		if !local && strings.HasPrefix(key, "secret_") {
+			return spec, fmt.Errorf("work submit: %s: secrets are not sent to another node as parameters; put them into the payload", key)
+		}
+	}
+	return spec, w.options(&spec, local)
+}
+
+// options reads ttl, signature and tlsclient.
+func (w workRequest) options(spec *worktypes.Spec, local bool) error {
+	ttl, err := w.req.String("ttl")
+	if err != nil {
+		return err
+	}
+	if ttl != "" {
+		if local {
+			return errors.New("work submit: ttl only applies to remote nodes")
+		}
+		d, err := time.ParseDuration(ttl)
+		if err != nil || d <= 0 {
+			return fmt.Errorf("work submit: ttl %.40q is no duration like 30s or 1h", ttl)
+		}
+		spec.Expires = time.Now().Add(d).UTC()
+	}
+	for key, text := range map[string]string{
+		"signature": "work type did not expect a signature",
+		"signwork":  "signing work is not supported yet in this version",
+		"tlsclient": "TLS clients are not supported yet in this version",
+	} {
+		if v, err := w.req.String(key); err != nil {
+			return err
+		} else if v != "" && !strings.EqualFold(v, "false") {
+			return errors.New(text)
+		}
+	}
+	return nil
+}
+
+// submit makes a unit, takes its input until the client ends it, and starts it.
+func (w workRequest) submit(ctx context.Context) error {
+	spec, err := w.spec()
+	if err != nil {
+		return err
+	}
+	m := w.n.work
+	if _, err := m.Submit(spec); err != nil {
+		w.n.audit.write(remote.Event{Action: "submit", Peer: w.peer, Unit: spec.ID, Type: spec.Type, Err: err})
+		return err
+	}
+	p, err := m.Payload(spec.ID)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := w.s.Say("Work unit created with ID " + spec.ID + ". Send stdin data and EOF."); err != nil {
+		return err
+	}
+	if _, err := io.Copy(p, struct{ io.Reader }{w.s}); err != nil {
+		return fmt.Errorf("work submit: %w", err)
+	}
+	if w.s.Gone() {
+		return control.ErrClose // Close says why it is not started
+	}
+	err = p.Commit(p.Size(), p.Sum())
+	if err == nil {
+		err = m.Start(spec.ID)
+	}
+	w.n.audit.write(remote.Event{
+		Action: "submit", Peer: w.peer, Unit: spec.ID, Type: spec.Type, Owner: spec.Owner, Job: spec.ID,
+		Payload: &worktypes.PayloadRef{Size: p.Size(), SHA256: p.Sum()}, Err: err,
+	})
+	if err != nil {
+		return err
+	}
+	result := "Job Started"
+	if spec.Node != "" {
+		result = "Job Submitted"
+	}
+	if err := w.s.Reply(map[string]string{"result": result, "unitid": spec.ID}); err != nil {
+		return err
+	}
+	return control.ErrClose // the client has no more to say
+}
+
+// unitStatus is a unit as Receptor's clients know it.
+type unitStatus struct {
+	State      int
+	StateName  string
+	Detail     string
+	StdoutSize int64
+	WorkType   string
+	ExtraData  any
+}
+
+// extraData is what Receptor tells of a unit that another node does.
+type extraData struct {
+	RemoteNode     string
+	RemoteWorkType string
+	RemoteParams   map[string]string
+	RemoteUnitID   string
+	RemoteStarted  bool
+	LocalCancelled bool
+	LocalReleased  bool
+	SignWork       bool
+	TLSClient      string
+	Expiration     time.Time
+}
+
+func (n *Node) unitStatus(id string) unitStatus {
+	st, err := n.work.Status(id)
+	if err != nil { // released just now
+		return unitStatus{State: int(worktypes.Failed), StateName: worktypes.Failed.String(), Detail: err.Error()}
+	}
+	u := unitStatus{int(st.State), st.State.String(), st.Detail, st.StdoutSize, st.WorkType, nil}
+	spec, r, canceled, err := n.work.About(id)
+	if err != nil || spec.Node == "" {
+		return u
+	}
+	params := maps.Clone(spec.Params)
+	maps.DeleteFunc(params, func(key, _ string) bool { return strings.HasPrefix(key, "secret_") })
+	u.WorkType = "remote"
+	extra := extraData{
+		RemoteNode: spec.Node, RemoteWorkType: spec.Type, RemoteParams: params, RemoteStarted: r.Taken,
+		LocalCancelled: canceled || st.State == worktypes.Canceled, Expiration: spec.Expires,
+	}
+	if r.Store != "" {
+		extra.RemoteUnitID = id
+	}
+	u.ExtraData = extra
+	return u
+}
+
+func (w workRequest) list() error {
+	w.req.Name("unitid")
+	if id, err := w.req.String("unitid"); err != nil {
+		return err
+	} else if id != "" {
+		return w.one(func(id string) error { return w.s.Reply(map[string]unitStatus{id: w.n.unitStatus(id)}) })
+	}
+	all := map[string]unitStatus{}
+	for _, st := range w.n.work.List() {
+		if spec, err := w.n.work.Spec(st.ID); err == nil && (w.peer == "" || spec.Allows(w.peer)) {
+			all[st.ID] = w.n.unitStatus(st.ID)
+		}
+	}
+	return w.s.Reply(all)
+}
+
+func (w workRequest) cancel(ctx context.Context, id string) error {
+	err := w.n.work.Cancel(id)
+	w.audit("cancel", id, err)
+	if err != nil {
+		return unknownUnit(id, err)
+	}
+	answer := "cancelled"
+	if spec, err := w.n.work.Spec(id); err == nil && spec.Node != "" && !w.ends(ctx, id) {
+		answer = "cancel pending"
+	}
+	return w.s.Reply(map[string]string{answer: id})
+}
+
+// ends waits a moment for a unit's end.
+func (w workRequest) ends(ctx context.Context, id string) bool {
+	ctx, cancel := context.WithTimeout(ctx, cancelTime)
+	defer cancel()
+	states, err := w.n.work.Watch(ctx, id)
+	if err != nil {
+		return true
+	}
+	var st worktypes.Status
+	for st = range states {
+	}
+	return st.State.Terminal()
+}
+
+func (w workRequest) release(ctx context.Context, id string) error {
+	spec, _, _, _ := w.n.work.About(id)
+	err := w.n.work.Release(ctx, id)
+	w.n.audit.write(remote.Event{Action: "release", Peer: w.peer, Unit: id, Type: spec.Type, Owner: spec.Owner, Job: spec.Job, Err: err})
+	if err != nil {
+		return unknownUnit(id, err)
+	}
+	return w.s.Reply(map[string]string{"released": id})
+}
+
+// results sends the output from a position on, while it comes, and then ends the
+// connection.
+func (w workRequest) results(ctx context.Context) error {
+	w.req.Name("unitid", "startpos")
+	return w.one(func(id string) error {
+		from, err := w.req.Int("startpos")
+		if err != nil {
+			return err
+		}
+		r, err := w.n.work.Results(ctx, id, from)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		w.audit("attach", id, nil)
+		if err := w.s.Say("Streaming results for work unit " + id); err != nil {
+			return err
+		}
+		if _, err := io.Copy(w.s, struct{ io.Reader }{r}); err != nil {
+			w.n.log.Debug("work results ended early", "unit", id, "err", err)
+		}
+		return control.ErrClose
+	})
+}

@@ -1,0 +1,216 @@
+package chaos
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// job is a shell script and its gates.
+type job struct {
+	script, count, arrived, goOn string
+	size                         int // of its big output
+}
+
+// newJob makes a job that counts its starts, reads its input, stops at a gate,
+// writes size bytes, and says how much it has read.
+func newJob(t *testing.T, size int) job {
+	t.Helper()
+	dir := t.TempDir()
+	j := job{filepath.Join(dir, "script"), filepath.Join(dir, "count"), filepath.Join(dir, "arrived"), filepath.Join(dir, "go-on"), size}
+	for _, f := range []string{j.arrived, j.goOn} {
+		if err := syscall.Mkfifo(f, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := fmt.Sprintf("echo started >>%s\nread=$(wc -c)\necho first\necho >%s\ncat %s >/dev/null\nhead -c %d /dev/zero\necho \"read $read\"\n",
+		j.count, j.arrived, j.goOn, size)
+	if err := os.WriteFile(j.script, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// atGate returns when the job has come to its gate.
+func (j job) atGate() { _, _ = os.ReadFile(j.arrived) }
+
+// open lets the job go on.
+func (j job) open() { _ = os.WriteFile(j.goOn, []byte("\n"), 0) }
+
+func (j job) starts(t *testing.T) int {
+	t.Helper()
+	b, _ := os.ReadFile(j.count)
+	return strings.Count(string(b), "started")
+}
+
+// mesh is a - b - c: submitted at a, done by c.
+type mesh struct{ a, b, c *node }
+
+func startMesh(t *testing.T) mesh {
+	b := startNode(t, "b", "")
+	return mesh{startNode(t, "a", b.peer()), b, startNode(t, "c", b.peer())}
+}
+
+// victims are who is killed, and started again unless it is the keeper, whom
+// its node starts when it needs one.
+var victims = []struct {
+	name string
+	kill func(m mesh)
+}{
+	{"submitter", func(m mesh) { m.a.kill(); m.a.start() }},
+	{"relay", func(m mesh) { m.b.kill(); m.b.start() }},
+	{"executor", func(m mesh) { m.c.kill(); m.c.start() }},
+	{"keeper", func(m mesh) { m.c.killKeeper() }},
+}
+
+const big = 8 << 20
+
+// steps are where in the job's life the kill comes. Each returns the unit's id.
+var steps = []struct {
+	name    string
+	payload int
+	output  int
+	run     func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string
+}{
+	{"before the submit", 100, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+		kill()
+		id := submit(t, m, j, stdin)
+		j.atGate()
+		j.open()
+		return id
+	}},
+	{"in stdin", big, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+		id := submit(t, m, j, stdin)
+		m.c.eventually("a part of the payload, or all of it, at c", func() bool {
+			there, _ := filepath.Glob(filepath.Join(m.c.data(), "units", id, "std*"))
+			return len(there) > 1 || j.starts(t) > 0
+		})
+		kill()
+		j.atGate()
+		j.open()
+		return id
+	}},
+	{"between stdin and start", 100, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+		id := submit(t, m, j, stdin)
+		kill()
+		j.atGate()
+		j.open()
+		return id
+	}},
+	{"while it runs", 100, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+		id := submit(t, m, j, stdin)
+		j.atGate()
+		kill()
+		j.open()
+		return id
+	}},
+	{"in the results", 100, big, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+		id := submit(t, m, j, stdin)
+		j.atGate()
+		j.open()
+		m.a.eventually("a part of the results at a", func() bool {
+			fi, err := os.Stat(filepath.Join(m.a.data(), "units", id, "stdout"))
+			return err == nil && fi.Size() > int64(len("first\n"))
+		})
+		kill()
+		return id
+	}},
+}
+
+func submit(t *testing.T, m mesh, j job, stdin io.Reader) string {
+	t.Helper()
+	id, err := m.a.submit("c", j.script, stdin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// Whoever is killed at whatever step, the job ends in the same result and is
+// started once. Only where its keeper is killed while it runs is its exit status
+// lost, and told to be.
+func TestMatrix(t *testing.T) {
+	t.Parallel()
+	for _, step := range steps {
+		for _, v := range victims {
+			t.Run(step.name+"/"+v.name, func(t *testing.T) {
+				t.Parallel()
+				if testing.Short() && step.output != big && step.name != "while it runs" {
+					t.Skip("one of the shorter half")
+				}
+				m := startMesh(t)
+				j := newJob(t, step.output)
+				id := step.run(t, m, j, bytes.NewReader(make([]byte, step.payload)), func() { v.kill(m) })
+				check(t, m, j, id, step.payload, v.name == "keeper")
+			})
+		}
+	}
+}
+
+// check waits for the unit's end at a, and looks at what came of it.
+func check(t *testing.T, m mesh, j job, id string, payload int, mayBeLost bool) {
+	t.Helper()
+	var u unit
+	m.a.eventually("the unit's end", func() (over bool) {
+		var err error
+		u, err = m.a.status(id)
+		return err == nil && u.State > 1
+	})
+	lost := mayBeLost && u.StateName == "Failed" && strings.HasPrefix(u.Detail, "LOST: ")
+	if u.StateName != "Succeeded" && !lost {
+		t.Errorf("the unit ended as %+v", u)
+	}
+	if n := j.starts(t); n != 1 {
+		t.Errorf("the job was started %d times", n)
+	}
+	want := "first\n" + strings.Repeat("\x00", j.size) + fmt.Sprintf("read %d\n", payload)
+	got, err := os.ReadFile(filepath.Join(m.a.data(), "units", id, "stdout"))
+	if err != nil || string(got) != want {
+		t.Errorf("%d bytes of results, %v; want %d", len(got), err, len(want))
+	}
+	if u.StdoutSize != int64(len(want)) {
+		t.Errorf("the status says %d bytes", u.StdoutSize)
+	}
+}
+
+// A job for a node that is away waits, and starts on its return; a cancel for one
+// that is away is delivered on its return.
+func TestStoreAndForward(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t)
+	j := newJob(t, 10)
+	m.c.kill()
+	id := submit(t, m, j, strings.NewReader("x"))
+	if u, err := m.a.status(id); err != nil || u.StateName != "Pending" || u.ExtraData["RemoteNode"] != "c" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	m.a.kill()
+	m.a.start()
+	m.c.start()
+	j.atGate()
+
+	m.c.kill()
+	if got := m.a.work(t, "cancel", id); got["cancel pending"] != id {
+		t.Errorf("cancel while the node is away: %v", got)
+	}
+	m.c.start()
+	m.a.eventually("the cancel", func() bool {
+		u, err := m.a.status(id)
+		return err == nil && u.StateName == "Canceled"
+	})
+	if got := m.a.work(t, "release", id); got["released"] != id {
+		t.Errorf("release: %v", got)
+	}
+	m.c.eventually("the release at c", func() bool {
+		left, _ := filepath.Glob(filepath.Join(m.c.data(), "units", "*"))
+		return len(left) == 0
+	})
+	if j.starts(t) != 1 {
+		t.Errorf("started %d times", j.starts(t))
+	}
+}
