@@ -126,9 +126,24 @@ func (f *follower) warn(err error) {
 	f.refused = true
 }
 
+// A job that writes fast makes more events than anybody can use. After burst of
+// them in a burstTime the goroutine watch pauses for as long: meanwhile the kernel
+// makes one of those that say the same.
+const (
+	burst     = 16
+	burstTime = time.Millisecond
+)
+
 // watch is the goroutine that takes the events of the inotify instance.
 func (f *follower) watch(w *fsnotify.Watcher) {
+	events, since := 0, time.Now()
 	for {
+		if events++; events == burst {
+			if now := time.Now(); now.Sub(since) < burstTime {
+				time.Sleep(burstTime)
+			}
+			events, since = 0, time.Now()
+		}
 		select {
 		case e, ok := <-w.Events:
 			if !ok {

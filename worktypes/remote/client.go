@@ -36,6 +36,9 @@ type Client struct {
 	Waiting func(err error)
 }
 
+// readAhead is what a connection's reader takes at once: a whole frame of Data.
+const readAhead = wire.HeaderLen + wire.MaxData
+
 // call is one connection.
 type call struct {
 	c    *Client
@@ -56,7 +59,7 @@ func (c *Client) begin(ctx context.Context, id string, t wire.Type, msg any) (*c
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the work service of node %s: %w", c.Node, err)
 	}
-	k := &call{c: c, id: id, conn: conn, in: bufio.NewReader(conn)}
+	k := &call{c: c, id: id, conn: conn, in: bufio.NewReaderSize(conn, readAhead)}
 	k.stop = context.AfterFunc(ctx, func() { conn.Close() })
 	if _, err := conn.Write(frame); err != nil {
 		return nil, k.fail(ctx, err)

@@ -1,0 +1,256 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/control"
+)
+
+// worker is a node process with the work types true, cat and sh.
+type worker struct {
+	id, dir string
+	cmd     *exec.Cmd
+}
+
+// startWorkers starts a line of nodes, the first of which submits.
+func startWorkers(b *testing.B, n int) []*worker {
+	b.Helper()
+	bin := filepath.Join(b.TempDir(), "ranvier")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "../../cmd/ranvier")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	var all []*worker
+	peer := ""
+	for i := range n {
+		w := &worker{id: "w" + strconv.Itoa(i), dir: b.TempDir()}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s/data}\n- control-service: {service: control, filename: %s/s}\n"+
+			"- tcp-listener: {bindaddr: 127.0.0.1, port: %d}\n%s- work-command: {worktype: 'true', command: 'true'}\n"+
+			"- work-command: {worktype: cat, command: cat}\n- work-command: {worktype: sh, command: sh, params: -c, allowruntimeparams: true}\n",
+			w.id, w.dir, w.dir, port, peer)
+		peer = fmt.Sprintf("- tcp-peer: {address: '127.0.0.1:%d'}\n", port)
+		if err := os.WriteFile(w.dir+"/f.yml", []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+		w.cmd = exec.Command(bin, "node", "-c", w.dir+"/f.yml")
+		if err := w.cmd.Start(); err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { _ = w.cmd.Process.Signal(syscall.SIGTERM); _ = w.cmd.Wait() })
+		w.retry(b, func(ctx context.Context) error { c, err := control.Dial(ctx, w.dir+"/s"); defer closeIf(c); return err })
+		all = append(all, w)
+	}
+	last := all[n-1].id
+	all[0].retry(b, func(ctx context.Context) error {
+		c, err := control.Dial(ctx, all[0].dir+"/s")
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Ping(ctx, last)
+		return err
+	})
+	return all
+}
+
+func closeIf(c *control.Client) {
+	if c != nil {
+		c.Close()
+	}
+}
+
+func (w *worker) retry(b *testing.B, f func(context.Context) error) {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(b.Context(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for err := f(ctx); err != nil; err = f(ctx) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			b.Fatalf("node %s: %v", w.id, err)
+		}
+	}
+}
+
+// do submits a unit and reads its results to their end.
+func (w *worker) do(ctx context.Context, node, kind, params string, stdin io.Reader, results func(io.Reader) error) error {
+	c, err := control.Dial(ctx, w.dir+"/s")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	request := map[string]any{"command": "work", "subcommand": "submit", "node": node, "worktype": kind}
+	if params != "" {
+		request["params"] = params
+	}
+	id, err := c.Submit(ctx, request, stdin)
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("unix", w.dir+"/s")
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "work results %s\n", id)
+	in := bufio.NewReaderSize(conn, 64<<10)
+	for range 2 { // the greeting and the heading
+		if _, err := in.ReadString('\n'); err != nil {
+			return err
+		}
+	}
+	return results(in)
+}
+
+func discard(r io.Reader) error { _, err := io.Copy(io.Discard, r); return err }
+
+// rss is the memory of a node in MiB.
+func (w *worker) rss() float64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.cmd.Process.Pid))
+	m := regexp.MustCompile(`VmRSS:\s+(\d+)`).FindSubmatch(b)
+	if m == nil {
+		return 0
+	}
+	kib, _ := strconv.Atoi(string(m[1]))
+	return float64(kib) / 1024
+}
+
+func percentile(d []time.Duration, p int) time.Duration {
+	slices.Sort(d)
+	return d[min(len(d)-1, len(d)*p/100)]
+}
+
+// BenchmarkUnit is a submit of `true` over three links until its results have
+// ended at the submitter, durable at both ends.
+func BenchmarkUnit(b *testing.B) {
+	w := startWorkers(b, 4)
+	var took []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if err := w[0].do(b.Context(), "w3", "true", "", strings.NewReader(""), discard); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	b.ReportMetric(float64(percentile(took, 50).Microseconds())/1000, "ms-median")
+	b.ReportMetric(w[0].rss(), "MiB-submitter")
+	b.ReportMetric(w[3].rss(), "MiB-executor")
+}
+
+// BenchmarkUnits50 is the rate of durable submits with run and results of `true`
+// at concurrency 50, against a program that only forks, executes and waits.
+func BenchmarkUnits50(b *testing.B) {
+	w := startWorkers(b, 2)
+	const each = 600
+	for _, to := range []string{"localhost", "w1"} {
+		b.Run(to, func(b *testing.B) {
+			for b.Loop() {
+				unit := rate(b, each, func() error {
+					return w[0].do(b.Context(), to, "true", "", strings.NewReader(""), discard)
+				})
+				plain := rate(b, each, func() error { return exec.Command("true").Run() })
+				b.ReportMetric(unit, "units/s")
+				b.ReportMetric(plain, "plain/s")
+				b.ReportMetric(unit/plain, "ratio")
+				b.ReportMetric(w[0].rss(), "MiB-submitter")
+			}
+		})
+	}
+}
+
+func rate(b *testing.B, n int, f func() error) float64 {
+	var wg sync.WaitGroup
+	work := make(chan struct{})
+	start := time.Now()
+	for range 50 {
+		wg.Go(func() {
+			for range work {
+				if err := f(); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	for range n {
+		work <- struct{}{}
+	}
+	close(work)
+	wg.Wait()
+	return float64(n) / time.Since(start).Seconds()
+}
+
+// BenchmarkBulk is 200 MB of standard input and as much of output over three links.
+func BenchmarkBulk(b *testing.B) {
+	w := startWorkers(b, 4)
+	const size = 200 << 20
+	zeros := make([]byte, size)
+	b.Run("stdin", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			if err := w[0].do(b.Context(), "w3", "sh", "'cat >/dev/null'", bytes.NewReader(zeros), discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(max(w[0].rss(), w[1].rss(), w[2].rss(), w[3].rss()), "MiB-most")
+	})
+	b.Run("stdout", func(b *testing.B) {
+		b.SetBytes(size)
+		for b.Loop() {
+			err := w[0].do(b.Context(), "w3", "sh", fmt.Sprintf("'head -c %d /dev/zero'", size), strings.NewReader(""), discard)
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(max(w[0].rss(), w[1].rss(), w[2].rss(), w[3].rss()), "MiB-most")
+	})
+}
+
+// BenchmarkLine is how long a line takes from the job, three links away, to who
+// reads the results at the submitter.
+func BenchmarkLine(b *testing.B) {
+	w := startWorkers(b, 4)
+	var late []time.Duration
+	for b.Loop() {
+		err := w[0].do(b.Context(), "w3", "sh", "'for i in $(seq 200); do date +%s%N; sleep 0.01; done'", strings.NewReader(""), func(r io.Reader) error {
+			lines := bufio.NewScanner(r)
+			for lines.Scan() {
+				ns, err := strconv.ParseInt(lines.Text(), 10, 64)
+				if err != nil {
+					return err
+				}
+				late = append(late, time.Since(time.Unix(0, ns)))
+			}
+			return lines.Err()
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(percentile(late, 50).Microseconds())/1000, "ms-p50")
+	b.ReportMetric(float64(percentile(late, 99).Microseconds())/1000, "ms-p99")
+}
