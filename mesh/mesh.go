@@ -61,7 +61,7 @@ type Config struct {
 	// Insecure is told to the mesh: the node runs without identities.
 	Insecure bool
 	// ResumeTime is how long a stream whose way broke waits for another one;
-	// 0 means session.GiveUp. StreamMemory bounds what all streams that begin or
+	// 0 means session.GiveUp, less that it does not wait. StreamMemory bounds what all streams that begin or
 	// end here may hold together beyond a small part of each, in bytes; 0 means
 	// 64 MiB.
 	ResumeTime   time.Duration

@@ -64,6 +64,10 @@ func (c *Conn) lost(k *carrier, cause error) {
 	}
 	c.cause = cause
 	c.m.detach(time.Now())
+	if c.m.giveUp == 0 {
+		c.fail(&BrokenError{Name: c.name(), Cause: cause}, nil)
+		return
+	}
 	c.setTimer()
 	if c.cfg.Redial != nil {
 		go c.redial()

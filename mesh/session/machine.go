@@ -289,9 +289,9 @@ func (m *machine) giveUpAt() time.Time {
 	case m.dialler:
 		return time.Time{}
 	case !m.waiting.IsZero():
-		return m.waiting.Add(m.giveUp)
+		return m.waiting.Add(max(stall, m.giveUp))
 	}
-	return m.heard.Add(askMost + m.giveUp)
+	return m.heard.Add(askMost + max(stall, m.giveUp))
 }
 
 // stallAt: only the dialler can do something about a black hole.

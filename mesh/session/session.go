@@ -44,7 +44,8 @@ type Config struct {
 	// gets them by Resume. attempt counts from 0 with each break; an error that
 	// wraps ErrLost ends the session. One call is made at a time.
 	Redial func(ctx context.Context, attempt int) (Carrier, error)
-	// GiveUp is how long the session waits for a carrier; 0 means GiveUp.
+	// GiveUp is how long the session waits for a carrier; 0 means GiveUp,
+	// less that it does not wait.
 	GiveUp time.Duration
 	// Budget is shared with other sessions. It must not be nil.
 	Budget *Budget
@@ -97,7 +98,7 @@ func New(first Carrier, cfg Config) *Conn {
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	c.m = machine{
 		dialler: cfg.Redial != nil,
-		giveUp:  cfg.GiveUp,
+		giveUp:  max(0, cfg.GiveUp),
 		out:     ring{budget: cfg.Budget, limit: firstWindow},
 		in:      inbox{budget: cfg.Budget, window: firstWindow, told: firstWindow},
 	}

@@ -333,6 +333,28 @@ func TestGivesUpAtBothEndsAndNamesTheWay(t *testing.T) {
 	})
 }
 
+func TestWhoDoesNotWaitIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x, y := pipe.New(addr("a"), addr("b"))
+		n := &simnet{budget: NewBudget(0)}
+		n.a = New(Carrier{Conn: x}, Config{Name: "to b", Budget: n.budget, Redial: n.redial, GiveUp: -1})
+		n.b = New(Carrier{Conn: y}, Config{Name: "to a", Budget: n.budget, GiveUp: -1})
+		time.Sleep(time.Hour) // an idle stream is not harmed
+		start := time.Now()
+		x.Break(nil)
+		for _, c := range []*Conn{n.a, n.b} {
+			var broken *BrokenError
+			if _, err := c.Read(make([]byte, 1)); !errors.As(err, &broken) || time.Since(start) != 0 {
+				t.Errorf("told after %v: %v", time.Since(start), err)
+			}
+			c.Close()
+		}
+		if err := n.over(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestBothEndsOnlyWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newSim(64 << 20)

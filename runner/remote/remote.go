@@ -20,6 +20,7 @@ import (
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/session"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/runner"
@@ -194,9 +195,8 @@ func (o *Options) complete() error {
 func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {
 	cfg := mesh.Config{
 		ID: routing.NodeID(o.ReceptorNodeID), Self: o.Identity, Transports: o.Transports, Software: o.Software, Log: o.Log,
-	}
-	if o.Reattach < 0 { // whoever does not want to look for the job does not want to wait for its stream
-		cfg.ResumeTime = time.Second
+		// Whoever does not want to look for the job does not want to wait for its streams.
+		ResumeTime: min(o.Reattach, session.GiveUp),
 	}
 	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, cfg)
 }
