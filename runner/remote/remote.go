@@ -193,12 +193,11 @@ func (o *Options) complete() error {
 }
 
 func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {
-	cfg := mesh.Config{
+	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, mesh.Config{
 		ID: routing.NodeID(o.ReceptorNodeID), Self: o.Identity, Transports: o.Transports, Software: o.Software, Log: o.Log,
 		// Whoever does not want to look for the job does not want to wait for its streams.
 		ResumeTime: min(o.Reattach, session.GiveUp),
-	}
-	return Attach(ctx, o.ConnectTimeout, o.ReceptorPeer, cfg)
+	})
 }
 
 // Attach joins the mesh as an ephemeral node through peers, written as for
