@@ -316,6 +316,9 @@ func TestAnOldKeeperIsReplacedWhenItIsEmpty(t *testing.T) {
 }
 
 func TestMemory(t *testing.T) {
+	if underRace {
+		t.Skip("the race detector has its own memory")
+	}
 	dir := t.TempDir()
 	m := node(t, dir)
 	pid := pidOf(t, dir)
