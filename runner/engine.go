@@ -176,18 +176,23 @@ func (e *engine) output(p []byte) error {
 }
 
 func (e *engine) emit(ev events.Event) error {
-	if e.stdout != nil {
-		text := ev.Text
-		if e.job.JSONMode {
-			text = ev.Line
-		}
-		if len(text) > 0 {
-			if _, err := e.stdout.Write(append(text[:len(text):len(text)], '\n')); err != nil {
-				return fmt.Errorf("artifacts: %w", err)
-			}
-		}
+	if err := e.keep(ev); err != nil {
+		return fmt.Errorf("artifacts: %w", err)
 	}
 	return e.to.event(ev.Line)
+}
+
+// keep writes the artifact stdout: each event's text and a line end.
+func (e *engine) keep(ev events.Event) error {
+	text := ev.Text
+	if e.job.JSONMode {
+		text = ev.Line
+	}
+	if e.stdout == nil || len(text) == 0 && !ev.Outside {
+		return nil
+	}
+	_, err := e.stdout.Write(append(text[:len(text):len(text)], '\n'))
+	return err
 }
 
 // killContainer ends a container, which is no descendant of this process.

@@ -151,7 +151,6 @@ class State:
         self.task = {}
         self.started = {}  # (host, task) -> when
         self.names = {}    # uuid of Ansible -> how often it was announced
-        self.current = {}  # uuid of Ansible -> under what name it was last
         self.tasks = (None, None)  # the last task described, and how
         self.omit = is_on("RUNNER_OMIT_EVENTS")
         self.only_failed = is_on("RUNNER_ONLY_FAILED_EVENTS")
@@ -162,23 +161,18 @@ class State:
             self.limit = 700000
 
     def announce(self, ident):
-        """The name of a play or task that begins: a repeat has a number."""
+        """The uuid of the event that a play or task begins: a repeat has a number."""
         ident = str(ident)
         count = self.names[ident] = self.names.get(ident, 0) + 1
-        self.current[ident] = ident if count == 1 else "%s_%d" % (ident, count)
-        return self.current[ident]
-
-    def named(self, ident):
-        return self.current.get(str(ident), str(ident))
+        return ident if count == 1 else "%s_%d" % (ident, count)
 
     def describe(self, task):
         """The members of event_data that tell of a task."""
-        name = self.named(task._uuid)
-        if self.tasks[0] == (id(task), name):
+        if self.tasks[0] is task:
             return self.tasks[1]
         told = {
             "task": task.name or task.action,
-            "task_uuid": name,
+            "task_uuid": str(task._uuid),
             "task_action": str(task.action),
             "resolved_action": getattr(task, "resolved_action", None),
             "task_args": self.args(task),
@@ -191,7 +185,7 @@ class State:
         if role:
             told["role"] = getattr(role, "_role_name", None) or role.get_name()
             told["resolved_role"] = role.get_name()
-        self.tasks = ((id(task), name), told)
+        self.tasks = (task, told)
         return told
 
     def args(self, task):
@@ -317,7 +311,9 @@ def users_callback():
     found = callback_loader.get(name, class_only=True)
     if found is None:
         raise AnsibleError("Invalid callback for stdout specified: %s" % name)
-    return found, getattr(sys.modules.get(found.__module__), "DOCUMENTATION", None)
+    # A class without documentation has the options of the one it derives from.
+    texts = (getattr(sys.modules.get(cls.__module__), "DOCUMENTATION", None) for cls in found.__mro__)
+    return found, next((text for text in texts if text), "")
 
 
 Users, DOCUMENTATION = users_callback()
@@ -390,11 +386,11 @@ class CallbackModule(Users):
     @event
     def v2_playbook_on_play_start(self, play, *_, **__):
         hosts = play.hosts if isinstance(play.hosts, str) else ",".join(str(host) for host in play.hosts)
+        if ADHOC:
+            return None
         ident = STATE.announce(play._uuid)
         STATE.task = {}
         STATE.play = {"play": play.name or hosts, "play_uuid": ident, "play_pattern": hosts}
-        if ADHOC:
-            return None
         data = dict(STATE.playbook, **STATE.play)
         data.update(name=play.name or hosts, pattern=hosts)
         return "playbook_on_play_start", data, ident

@@ -34,7 +34,8 @@ type Event struct {
 	Line    []byte // one JSON object, no newline; the receiver's to keep
 	Counter int64
 	UUID    string
-	Text    []byte // what was printed, without the last line end; valid during the call
+	Text    []byte // what was printed, without its line ends; valid during the call
+	Outside bool   // whether that was outside of what Ansible tells of
 }
 
 // Options says where a Filter's records come from and its events go.
@@ -189,7 +190,7 @@ func (f *Filter) emit(text []byte) error {
 	line = append(append(append(line, start...), uid...), '"')
 	line = f.numbers(line, shown, ends)
 	line = append(line, rest...) // begins with the comma of the next member
-	return f.send(line, string(uid), shown, ends)
+	return f.send(Event{Line: line, UUID: string(uid), Text: shown}, ends)
 }
 
 // numbers appends the members that all events have.
@@ -206,10 +207,11 @@ func (f *Filter) numbers(line, shown []byte, ends int64) []byte {
 	return append(line, f.ident...)
 }
 
-func (f *Filter) send(line []byte, uid string, shown []byte, ends int64) error {
+func (f *Filter) send(e Event, ends int64) error {
 	f.count++
 	f.line += ends
-	return f.Emit(Event{Line: line, Counter: f.count, UUID: uid, Text: shown})
+	e.Counter = f.count
+	return f.Emit(e)
 }
 
 // verbose makes an event of each line of text, the last one possibly without
@@ -223,7 +225,7 @@ func (f *Filter) verbose(text []byte) error {
 		line = f.numbers(append(line, '"'), shown, ends)
 		line = append(line, `, "created": "`...)
 		line = f.Now().UTC().AppendFormat(line, "2006-01-02T15:04:05.000000-07:00")
-		if err := f.send(append(line, `"}`...), uid, shown, ends); err != nil {
+		if err := f.send(Event{Line: append(line, `"}`...), UUID: uid, Text: shown, Outside: true}, ends); err != nil {
 			return err
 		}
 	}
@@ -242,10 +244,8 @@ func (f *Filter) Close() error {
 
 var newline = []byte("\n")
 
-// trimEnd takes one line end away; the terminal made \r\n of \n.
-func trimEnd(text []byte) []byte {
-	return bytes.TrimSuffix(bytes.TrimSuffix(text, newline), []byte("\r"))
-}
+// trimEnd takes the line ends away; the terminal made \r\n of \n.
+func trimEnd(text []byte) []byte { return bytes.TrimRight(text, "\r\n") }
 
 // toText replaces each byte that is not UTF-8, as the Python tool does.
 func toText(text []byte) []byte {

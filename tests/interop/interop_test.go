@@ -1,0 +1,342 @@
+// Package interop holds transmit, worker and process to those of the Python
+// tool ansible-runner, in all combinations, event by event.
+package interop
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var all = flag.Bool("all", false, "every play through each of the eight combinations, the slow ones too")
+
+var (
+	home   string // of all tools: Ansible leaves files there
+	binary string // ours; both are set once by TestMain
+)
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "interop")
+	if err != nil {
+		panic(err)
+	}
+	home, binary = filepath.Join(dir, "home"), filepath.Join(dir, "ranvier")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		panic(err)
+	}
+	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/ranvier").CombinedOutput(); err != nil {
+		panic(string(out))
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// tool is ours or Python's.
+type tool string
+
+const (
+	ours   tool = "ours"
+	python tool = "python"
+)
+
+var tools = []tool{ours, python}
+
+func (w tool) command(t testing.TB, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	program := binary
+	if w == python {
+		var err error
+		if program, err = exec.LookPath("ansible-runner"); err != nil {
+			t.Fatal("these tests need the Python tool (Debian: python3-ansible-runner, ansible-core): ", err)
+		}
+	}
+	cmd := exec.Command(program, args...)
+	cmd.Env = append(append(os.Environ(), "HOME="+home, "LC_ALL=C.UTF-8", "TERM=xterm-256color"), env...)
+	return cmd
+}
+
+// run runs a phase and returns what it wrote.
+func (w tool) run(t testing.TB, stdin []byte, env []string, args ...string) []byte {
+	t.Helper()
+	cmd := w.command(t, env, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && out.Len() == 0 {
+		t.Fatalf("%s %v: %v\n%s", w, args, err, errs.Bytes())
+	}
+	return out.Bytes()
+}
+
+// TestMatrix does each play with both workers. What they said goes through both
+// tools' process, which must agree to the byte; and the two workers must agree
+// event by event, but for the closed list below. Without -all only one play is
+// transmitted by both tools: what they transmit is compared elsewhere too.
+func TestMatrix(t *testing.T) {
+	t.Parallel()
+	for name, p := range plays {
+		if p.slow && !*all {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := lay(t, p.files)
+			var want run
+			for _, transmit := range []tool{python, ours} {
+				if transmit == python && !*all && name != "all sorts" {
+					continue
+				}
+				sent := transmit.run(t, nil, nil, append([]string{"transmit", dir, "-i", "id1"}, p.args...)...)
+				for _, worker := range []tool{python, ours} {
+					if transmit == python && worker == ours && !*all {
+						continue
+					}
+					got := work(t, worker, p, sent)
+					if want.events == nil {
+						want = got
+						continue
+					}
+					compare(t, string(transmit)+" transmit, "+string(worker)+" worker", p, want, got)
+				}
+			}
+		})
+	}
+}
+
+// run is what came of a job.
+type run struct {
+	statuses  []map[string]any
+	events    []map[string]any
+	artifacts map[string]string // but for job_events
+}
+
+// work lets a worker do the job, and both tools process what it says.
+func work(t *testing.T, w tool, p play, sent []byte) run {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "worker")
+	said := w.run(t, sent, p.env, "worker", "--private-data-dir", dir)
+	r := parse(t, said, dir)
+	var trees []map[string]string
+	for _, process := range tools {
+		to := t.TempDir()
+		process.run(t, said, nil, "process", to, "-i", "id1")
+		os.Remove(filepath.Join(to, "daemon.log")) // of Python's command line
+		trees = append(trees, tree(t, filepath.Join(to, "artifacts", "id1")))
+	}
+	if diff := cmp.Diff(trees[1], trees[0]); diff != "" {
+		t.Errorf("what %s's worker said is processed differently (- Python's): %s", w, diff)
+	}
+	if rc := trees[0]["rc"]; rc != strconv.Itoa(p.rc) {
+		t.Errorf("%s's worker: rc %q, want %d", w, rc, p.rc)
+	}
+	r.artifacts = make(map[string]string)
+	for name, content := range trees[0] {
+		if !strings.HasPrefix(name, "job_events/") {
+			r.artifacts[name] = normal(content, dir)
+		}
+	}
+	if left := slices.Sorted(names(filepath.Join(dir, "artifacts", "id1"))); w == ours &&
+		!slices.Equal(left, []string{"command", "fact_cache", "job_events", "rc", "status", "stderr", "stdout"}) &&
+		!slices.Equal(left, []string{"command", "job_events", "rc", "status", "stderr", "stdout"}) {
+		t.Errorf("our worker leaves %v", left)
+	}
+	return r
+}
+
+func names(dir string) func(func(string) bool) {
+	entries, _ := os.ReadDir(dir)
+	return func(yield func(string) bool) {
+		for _, e := range entries {
+			if !yield(e.Name()) {
+				return
+			}
+		}
+	}
+}
+
+// parse reads a worker's stream and checks what holds for each.
+func parse(t *testing.T, said []byte, dir string) run {
+	t.Helper()
+	var r run
+	head, _, found := bytes.Cut(said, []byte("{\"zipfile\": "))
+	if !found || !bytes.HasSuffix(said, []byte("{\"eof\": true}\n")) {
+		t.Errorf("the stream has no zip or no end: %.2000s", said)
+	}
+	line := 0
+	for l := range bytes.Lines(head) {
+		var v map[string]any
+		if err := json.Unmarshal([]byte(normal(string(l), dir)), &v); err != nil {
+			t.Fatalf("%v: %s", err, l)
+		}
+		if v["status"] != nil {
+			delete(v, "env")
+			r.statuses = append(r.statuses, v)
+			continue
+		}
+		r.events = append(r.events, v)
+		text, _ := v["stdout"].(string)
+		start, end := int(v["start_line"].(float64)), int(v["end_line"].(float64))
+		if int(v["counter"].(float64)) != len(r.events) || start != line || end < start || end-start < strings.Count(text, "\n") {
+			t.Errorf("event %d, line %d: counter or lines are wrong: %s", len(r.events), line, l)
+		}
+		line = end
+	}
+	return r
+}
+
+// The closed list of what differs between two runs of a job.
+var differs = []struct {
+	what *regexp.Regexp
+	with string
+}{
+	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
+	{regexp.MustCompile(`"pid": \d+`), `"pid": 0`},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+(\+00:00)?`), "TIME"}, // the zone is of later versions
+	{regexp.MustCompile(`"duration": [0-9.e-]+`), `"duration": 0`},
+	{regexp.MustCompile(`\d:\d\d:\d\d\.\d+`), "DELTA"},
+	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "HEX"},                                 // a role's playbook
+	{regexp.MustCompile(`\bj?\d{9,}\.\d+`), "JOB"},                                  // asynchronous
+	{regexp.MustCompile(`ansible-(local|tmp)-[\w.-]+(/tmp\w+)?`), "TMP"},            //
+	{regexp.MustCompile(`(_original_basename\\*": \\*")[^"\\]+`), "${1}TMP"},        //
+	{regexp.MustCompile(`("(ctime|mtime|atime)\\*": )[0-9.]+`), "${1}0"},            //
+	{regexp.MustCompile(`\(([0-9]+), b?'`), "(N, '"},                                // of -vvv
+	{regexp.MustCompile(`ESTABLISH LOCAL CONNECTION FOR USER: \w+`), "ESTABLISHED"}, //
+	{regexp.MustCompile(`(PUT|EXEC) [^"]*`), "$1"},                                  // of -vvv: temporary names
+	{regexp.MustCompile(`awx_display|ranvier_events`), "PLUGIN"},
+}
+
+func normal(s, dir string) string {
+	s = strings.ReplaceAll(s, dir, "DIR")
+	for _, d := range differs {
+		s = d.what.ReplaceAllString(s, d.with)
+	}
+	return s
+}
+
+// mended takes out what ours does otherwise on purpose (docs/runner.md §8), and
+// tells whether the event counts at all.
+func mended(e map[string]any) bool {
+	if data, ok := e["event_data"].(map[string]any); ok {
+		delete(data, "resolved_role") // of later versions
+		if data["is_conditional"] == true {
+			// The Python tool does not number the repeats of a handler.
+			data["uuid"], e["uuid"], e["parent_uuid"] = "UUID", "UUID", "UUID"
+		}
+	}
+	// The Python tool cuts the last two characters of a line without an end.
+	if e["event"] == "verbose" && e["start_line"] == e["end_line"] {
+		if e["stdout"] == "" {
+			return false // of one with less than three characters nothing is left
+		}
+		e["stdout"] = "a prompt"
+	}
+	delete(e, "counter") // parse has looked at it
+	return true
+}
+
+// compare holds got to want.
+func compare(t *testing.T, who string, p play, want, got run) {
+	t.Helper()
+	prepare := func(r run) []string {
+		var lines []string
+		for _, e := range r.events {
+			if !mended(e) {
+				continue
+			}
+			if !p.order {
+				delete(e, "start_line")
+				delete(e, "end_line")
+			}
+			text, err := json.MarshalIndent(e, "", " ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, string(text))
+		}
+		if !p.order {
+			slices.Sort(lines)
+		}
+		return lines
+	}
+	w, g := prepare(want), prepare(got)
+	for i := range max(len(w), len(g)) {
+		a, b := "nothing", "nothing"
+		if i < len(w) {
+			a = w[i]
+		}
+		if i < len(g) {
+			b = g[i]
+		}
+		if a != b {
+			t.Errorf("%s: event %d differs from Python's (-): %s", who, i+1, cmp.Diff(a, b))
+			break
+		}
+	}
+	if diff := cmp.Diff(want.statuses, got.statuses); diff != "" {
+		t.Errorf("%s: the statuses differ from Python's (-): %s", who, diff)
+	}
+	for _, r := range []run{want, got} {
+		// The Python tool keeps the line ends of what is outside of events as the
+		// terminal made them, if they come in one piece.
+		r.artifacts["stdout"] = strings.ReplaceAll(r.artifacts["stdout"], "\r", "")
+		delete(r.artifacts, "command") // it has the environment: compared as part of the status, but for that
+		if !p.order {
+			delete(r.artifacts, "stdout")
+		}
+	}
+	if diff := cmp.Diff(want.artifacts, got.artifacts); diff != "" && p.order {
+		t.Errorf("%s: the artifacts differ from Python's (-): %s", who, diff)
+	}
+}
+
+// lay makes a private data directory.
+func lay(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, "/") {
+			if err := os.MkdirAll(file, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// tree returns the files below dir, by name.
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	found := make(map[string]string)
+	err := filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(file)
+		found[file[len(dir)+1:]] = string(data)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
+}

@@ -1,0 +1,194 @@
+package interop
+
+// play is a job that both tools do in every combination.
+type play struct {
+	files map[string]string
+	args  []string // of transmit, after the directory
+	env   []string // of the workers
+	rc    int
+	// order tells whether events come in the same order each time: with one
+	// host they do.
+	order bool
+	slow  bool // only with -all
+}
+
+const (
+	python3 = "ansible_connection=local ansible_python_interpreter=/usr/bin/python3\n"
+	one     = "h1 " + python3
+	two     = "h1 " + python3 + "h2 " + python3
+)
+
+var plays = map[string]play{
+	// Nearly all that Ansible can tell of, on one host.
+	"all sorts": {
+		order: true, args: []string{"-p", "site.yml", "-v", "--cmdline=--diff"},
+		files: map[string]string{
+			"inventory/hosts": one, "env/passwords": `{"Who.*:\\s*$": "me", "Secret.*:\\s*?$": "geheim"}`,
+			"env/extravars": "word: grün", "env/settings": "idle_timeout: 20\njob_timeout: 300",
+			"project/inc.yml": "- debug: {msg: \"included {{ item | default('') }}\"}\n", "project/imported.yml": "- hosts: h1\n  gather_facts: false\n  tasks: [ping: ]\n",
+			"project/roles/r1/tasks/main.yml":    "- debug: msg=inrole\n  changed_when: true\n  notify: [tell, once more]\n",
+			"project/roles/r1/handlers/main.yml": "- name: tell\n  debug: msg=told\n- name: say it\n  debug: msg=again\n  listen: once more\n",
+			"project/site.yml": `
+- name: prompts
+  hosts: h1
+  gather_facts: false
+  vars_prompt:
+  - {name: who, prompt: Who, private: false}
+  - {name: secret, prompt: Secret}
+  tasks:
+  - debug: var=who
+  - pause: {seconds: 1}
+- name: many things
+  hosts: h1
+  gather_facts: false
+  roles: [r1]
+  tasks:
+  - meta: flush_handlers
+  - debug: msg="hé {{ word }} 日本 🎼"
+  - command: "printf 'a\\377b\\001\\n'"
+  - set_fact: {x: "{{ item }}"}
+    loop: [1, two, {three: 3}]
+  - debug: msg={{ item }}
+    with_items: [a, b]
+    when: item != 'a'
+  - command: echo {{ item }}
+    no_log: true
+    loop: [s1, s2]
+  - command: echo hidden
+    no_log: true
+  - debug: msg=skipped
+    when: false
+  - include_tasks: inc.yml
+    loop: [1, 2]
+  - import_tasks: inc.yml
+  - name: a block
+    block:
+    - fail: msg=no
+    rescue:
+    - debug: msg=rescued
+    always:
+    - debug: msg=always
+  - command: /bin/false
+    loop: [1]
+    ignore_errors: true
+  - command: /bin/false
+    register: r
+    until: r is success
+    retries: 1
+    delay: 0
+    ignore_errors: true
+  - command: sleep 1
+    async: 9
+    poll: 1
+  - command: /bin/false
+    async: 9
+    poll: 1
+    ignore_errors: true
+  - copy: {content: "x\n", dest: "{{ playbook_dir }}/made"}
+  - set_stats: {data: {a: 1, b: [x]}}
+  - set_stats: {data: {c: 1}, per_host: true}
+  - setup: {gather_subset: ["!all", "!min", env]}
+  - debug: msg={{ lookup('env', 'RANVIER_EVENTS_KEY') }}.
+  - ping:
+    changed_when: true
+    when: "{{ true }}"
+    notify: tell
+- hosts: nobody
+  tasks: [ping: ]
+- import_playbook: imported.yml
+`},
+	},
+	"failed": {
+		order: true, rc: 2, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one,
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - fail: msg=no\n  - debug: msg=never\n  handlers: [{name: h, debug: }]\n"},
+	},
+	"failed without event data": {
+		order: true, rc: 2, args: []string{"-p", "site.yml", "--omit-event-data"},
+		files: map[string]string{"inventory/hosts": one,
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - fail: msg=no\n"},
+	},
+	"failed with its event data only": {
+		order: true, rc: 2, args: []string{"-p", "site.yml", "--only-failed-event-data"},
+		files: map[string]string{"inventory/hosts": one,
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=yes\n  - fail: msg=no\n"},
+	},
+	"unreachable": {
+		order: true, rc: 4, args: []string{"-p", "site.yml"},
+		files: map[string]string{
+			"inventory/hosts":  "nowhere ansible_host=127.0.0.1 ansible_port=1 ansible_ssh_common_args='-o ConnectTimeout=1'\n",
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - ping:\n"},
+	},
+	"no such playbook": {
+		order: true, rc: 1, args: []string{"-p", "gone.yml"}, files: map[string]string{"inventory/hosts": one, "project/": ""},
+	},
+	"syntax error": {
+		order: true, rc: 4, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one, "project/site.yml": "- hosts: all\n  tasks:\n  - nosuchmodule: x\n    debug: y\n"},
+	},
+	"verbose": {
+		order: true, args: []string{"-p", "site.yml", "-vvv"},
+		files: map[string]string{"inventory/hosts": one,
+			"project/site.yml":  "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=x\n  - include: other.yml\n",
+			"project/other.yml": "- debug: msg=old\n"},
+	},
+	"module": {
+		order: true, args: []string{"-m", "debug", "-a", "msg=x", "--hosts", "all", "-j"}, files: map[string]string{"inventory/hosts": one},
+	},
+	"module that fails": {
+		order: true, rc: 2, args: []string{"-m", "command", "-a", "/bin/false", "--hosts", "all"}, files: map[string]string{"inventory/hosts": one},
+	},
+	"role": {
+		order: true, args: []string{"-r", "greet", "--role-vars", "whom=you n=1", "--role-skip-facts", "--hosts", "h1"},
+		files: map[string]string{"inventory/hosts": one, "project/roles/greet/tasks/main.yml": "- debug: msg='{{ whom }} {{ n + 1 }}'\n"},
+	},
+	"command line of its own": {
+		order: true, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one, "args": "ansible-playbook -i ../inventory/hosts 'my play.yml'",
+			"project/my play.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=x\n"},
+	},
+	"two hosts, free and serial": {
+		args: []string{"-p", "site.yml", "--forks", "2", "--limit", "h*"},
+		files: map[string]string{"inventory/hosts": two, "env/cmdline": "--extra-vars a=1",
+			"project/site.yml": `
+- hosts: all
+  strategy: free
+  gather_facts: false
+  tasks:
+  - debug: msg=one
+  - debug: msg=two
+- hosts: all
+  serial: 1
+  gather_facts: false
+  tasks:
+  - debug: msg=one
+    changed_when: true
+    notify: h
+  - debug: msg=two
+    delegate_to: h1
+  handlers: [{name: h, debug: {msg: handled}}]
+`},
+	},
+	"a callback of the user's": {
+		order: true, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one, "env/envvars": "ANSIBLE_STDOUT_CALLBACK: mine\nJOB_ID: 77\nA_FLAG: yes",
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=x\n  - command: echo {{ lookup('env', 'A_FLAG') }}\n",
+			"project/callback_plugins/mine.py": `
+from ansible.plugins.callback import CallbackBase
+class CallbackModule(CallbackBase):
+    CALLBACK_VERSION = 2.0
+    CALLBACK_TYPE = 'stdout'
+    CALLBACK_NAME = 'mine'
+    def v2_playbook_on_start(self, playbook):
+        self._display.display('servus')
+    def v2_runner_on_ok(self, result):
+        self._display.display('%s did %s' % (result._host.get_name(), result._task.get_name()))
+        self._display.display('a second line')
+`},
+	},
+	"10,000 events": {
+		order: true, slow: true, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one,
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg={{ item }}\n    loop: '{{ range(10000) | list }}'\n"},
+	},
+}
