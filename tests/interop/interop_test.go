@@ -139,7 +139,7 @@ func work(t *testing.T, w tool, p play, sent []byte) run {
 		t.Errorf("what %s's worker said is processed differently (- Python's): %s", w, diff)
 	}
 	if rc := trees[0]["rc"]; rc != strconv.Itoa(p.rc) {
-		t.Errorf("%s's worker: rc %q, want %d", w, rc, p.rc)
+		t.Errorf("%s's worker: rc %q, want %d: %s", w, rc, p.rc, trees[0]["stdout"])
 	}
 	r.artifacts = make(map[string]string)
 	for name, content := range trees[0] {
@@ -215,6 +215,8 @@ var differs = []struct {
 	{regexp.MustCompile(`ESTABLISH LOCAL CONNECTION FOR USER: \w+`), "ESTABLISHED"}, //
 	{regexp.MustCompile(`(PUT|EXEC) [^"]*`), "$1"},                                  // of -vvv: temporary names
 	{regexp.MustCompile(`awx_display|ranvier_events`), "PLUGIN"},
+	{regexp.MustCompile(`/usr/lib/python3/dist-packages/ansible_runner/display_callback/callback|DIR/artifacts/id1/callback`), "PLUGINS"},
+	{regexp.MustCompile(`\s*\\*"RANVIER_JOB\\*": \\*"[\w/-]+\\*",`), ""},
 }
 
 func normal(s, dir string) string {
@@ -233,6 +235,14 @@ func mended(e map[string]any) bool {
 		if data["is_conditional"] == true {
 			// The Python tool does not number the repeats of a handler.
 			data["uuid"], e["uuid"], e["parent_uuid"] = "UUID", "UUID", "UUID"
+		}
+	}
+	// The Python tool's plugin marks what its forks print, which is nothing, as
+	// they send it to the process that has the terminal.
+	switch e["event"] {
+	case "warning", "deprecated", "error", "debug", "system_warning":
+		if e["stdout"] == "" {
+			return false
 		}
 	}
 	// The Python tool cuts the last two characters of a line without an end.

@@ -41,6 +41,7 @@ var plays = map[string]play{
 - name: many things
   hosts: h1
   gather_facts: false
+  vars: {ansible_async_dir: "{{ playbook_dir }}/async"} # HOME is not the user's here
   roles: [r1]
   tasks:
   - meta: flush_handlers
