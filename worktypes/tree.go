@@ -54,9 +54,10 @@ func (p *Payload) TakesTree() bool {
 // counts as being there.
 //
 // An error that wraps content.ErrNoRoom leaves the payload as it was, without a
-// tree. Any other ends it, and the unit is Failed: it wraps ErrBadPayload where
-// the manifest is malformed, ErrNotPending where the unit was canceled, or is
-// manifest's or the disk's.
+// tree, and so does one of manifest itself: the payload may be parked or closed
+// then. Any other ends it, and the unit is Failed: it wraps ErrBadPayload where
+// the manifest is malformed, ErrNotPending where the unit was canceled, or is the
+// disk's.
 func (p *Payload) Tree(owner content.Owner, manifest io.Reader) (pieces []tree.Piece, lacking []bool, err error) {
 	if p.done || p.tree != nil || p.size > 0 {
 		return nil, nil, errPayloadDone
@@ -64,15 +65,16 @@ func (p *Payload) Tree(owner content.Owner, manifest io.Reader) (pieces []tree.P
 	if p.u.m.content == nil {
 		return nil, nil, fmt.Errorf("unit %s: %w: this node keeps none", p.u.spec.ID, content.ErrNoRoom)
 	}
-	pieces, err = p.receiveTree(owner, manifest)
+	in := &notedReader{r: manifest}
+	pieces, err = p.receiveTree(owner, in)
 	if err == nil {
 		p.tree.lease, lacking, err = p.u.m.content.Lease(owner, pieces)
-		if errors.Is(err, content.ErrNoRoom) {
-			p.tree.close()
-			p.tree = nil
-			p.u.removeFile(treePartFile)
-			return nil, nil, fmt.Errorf("unit %s: %w", p.u.spec.ID, err)
-		}
+	}
+	if errors.Is(err, content.ErrNoRoom) || in.err != nil && !errors.Is(in.err, ErrBadPayload) {
+		p.tree.close()
+		p.tree = nil
+		p.u.removeFile(treePartFile)
+		return nil, nil, fmt.Errorf("unit %s: tree: %w", p.u.spec.ID, err)
 	}
 	if err != nil {
 		err = fmt.Errorf("unit %s: tree: %w", p.u.spec.ID, err)
@@ -86,6 +88,20 @@ func (p *Payload) Tree(owner content.Owner, manifest io.Reader) (pieces []tree.P
 		}
 	}
 	return pieces, lacking, nil
+}
+
+// notedReader remembers the error that reading ended with, other than io.EOF.
+type notedReader struct {
+	r   io.Reader
+	err error
+}
+
+func (n *notedReader) Read(b []byte) (int, error) {
+	c, err := n.r.Read(b)
+	if err != nil && err != io.EOF {
+		n.err = err
+	}
+	return c, err
 }
 
 // receiveTree writes the manifest down and reads it back.

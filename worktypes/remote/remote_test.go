@@ -29,6 +29,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type node struct {
 	m       *worktypes.Manager
 	dial    func(context.Context) (net.Conn, error)
+	server  *remote.Server
 	serving *sync.WaitGroup // the connections that are served
 }
 
@@ -67,6 +68,7 @@ func newNodeWith(t testing.TB, transport string, o worktypes.Options) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{m: m, serving: &sync.WaitGroup{}}
 	server := remote.NewServer(m, nil)
+	n.server = server
 	serve := func(c net.Conn) { n.serving.Go(func() { server.Serve(ctx, c, "tester") }) }
 	stop := func() {}
 	if transport == "tcp" {

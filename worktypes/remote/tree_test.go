@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -307,4 +309,70 @@ func TestTheSameTreeAtOnce(t *testing.T) {
 			t.Errorf("%+v", u)
 		}
 	})
+}
+
+// breaking ends the connection after some bytes were written, once for each of
+// after.
+type breaking struct {
+	dial  func(context.Context) (net.Conn, error)
+	after []int64
+}
+
+func (b *breaking) open(ctx context.Context) (net.Conn, error) {
+	conn, err := b.dial(ctx)
+	if err != nil || len(b.after) == 0 {
+		return conn, err
+	}
+	left := b.after[0]
+	b.after = b.after[1:]
+	return &brittle{conn, left}, nil
+}
+
+type brittle struct {
+	net.Conn
+	left int64
+}
+
+func (c *brittle) Write(b []byte) (int, error) {
+	if c.left -= int64(len(b)); c.left < 0 {
+		c.Close()
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(b)
+}
+
+// TestTreeGoesOnAfterABreak: in the manifest, in the pieces, and in the payload
+// behind them; the unit is the same, and no piece comes twice.
+func TestTreeGoesOnAfterABreak(t *testing.T) {
+	t.Parallel()
+	const size = 8 << 20
+	n := newNode(t, "tcp")
+	n.server.Park = time.Minute
+	for name, after := range map[string]int64{"manifest": 300, "pieces": size / 2, "payload": size + 8<<10} {
+		t.Run(name, func(t *testing.T) {
+			way := &breaking{dial: n.dial, after: []int64{after}}
+			client := &remote.Client{Dial: way.open, Node: "x", Patience: 20 * time.Second}
+			in, sent := input(scan(t, directory(t, size)), append(bytes.Repeat([]byte{3}, 20), name...))
+			in.Again = true
+			spec := worktypes.Spec{ID: worktypes.NewID(), Type: "planter"}
+			if name == "payload" { // long enough to break in it
+				in.Payload = func(bool) io.Reader { return strings.NewReader(strings.Repeat("payload ", 8<<10)) }
+			}
+			job, err := client.SubmitInput(deadline(t), spec, in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(job.Results)
+			if err != nil || !strings.HasPrefix(string(text), fmt.Sprintf("hello\n%d\npayload", size)) {
+				t.Fatalf("%.60q, %v", text, err)
+			}
+			if len(way.after) > 0 || job.ID != spec.ID {
+				t.Errorf("it did not break, or is another unit")
+			}
+			// Sent counts what the last connection brought.
+			if name != "manifest" && sent.Load() > size/2+3*tree.MaxPiece {
+				t.Errorf("%d bytes were sent after the break", sent.Load())
+			}
+		})
+	}
 }
