@@ -90,13 +90,22 @@ func (e *engine) run(ctx context.Context, dir string) (err error) {
 		Key: key, Records: e.files.Events, Ident: e.job.Ident, Now: time.Now, Emit: e.emit,
 		Damaged: func(err error) { e.log.Warn("an event is lost", "ident", e.job.Ident, "err", err) },
 	})
+	argv, err := e.argv()
+	if err != nil {
+		return e.end(terminal.Result{}, err)
+	}
 	result, err := terminal.Run(ctx, terminal.Spec{
-		Argv: e.argv(), Env: append(e.job.Environ(os.Environ()), e.keyEnv(key)...), Dir: e.job.StartDir, Mark: "ansible-" + key,
+		Argv: argv, Env: append(e.job.Environ(os.Environ()), e.keyEnv(key)...), Dir: e.job.StartDir, Mark: "ansible-" + key,
 		Prompts:     terminal.Prompts{List: e.job.Prompts, Hidden: events.Marks(key)},
 		IdleTimeout: e.job.IdleTimeout, JobTimeout: e.job.JobTimeout, Output: e.output, Kill: e.killContainer,
 	})
-	if serr := e.settle(result, err); serr != nil {
-		return serr
+	return e.end(result, err)
+}
+
+// end settles the outcome and writes it down.
+func (e *engine) end(r terminal.Result, err error) error {
+	if err := e.settle(r, err); err != nil {
+		return err
 	}
 	return e.finish()
 }
@@ -150,21 +159,22 @@ func (e *engine) openOutput() error {
 	return err
 }
 
-// argv has the program's full path, found where the job's PATH says.
-func (e *engine) argv() []string {
+// argv has the program's full path, found where the job's PATH says; else the
+// error is exec.ErrNotFound.
+func (e *engine) argv() ([]string, error) {
 	argv := append([]string(nil), e.job.Argv...)
 	path, given := e.job.Env["PATH"]
 	if e.job.Engine != "" || !given || strings.Contains(argv[0], "/") {
-		return argv
+		return argv, nil
 	}
 	for _, dir := range filepath.SplitList(path) {
 		file := filepath.Join(cmp.Or(dir, "."), argv[0])
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			argv[0] = file
-			break
+			return argv, nil
 		}
 	}
-	return argv
+	return nil, fmt.Errorf("%s in PATH %s: %w", argv[0], path, exec.ErrNotFound)
 }
 
 // output takes what the terminal said.

@@ -55,11 +55,10 @@ func ParseKwargs(raw []byte) (*Kwargs, error) {
 	fields := k.fields()
 	var problem error
 	err := pyjson.Object(raw, func(key, value []byte) {
-		name, err := unquoteKey(key)
-		if err != nil || problem != nil {
-			problem = errors.Join(problem, err)
+		if problem != nil {
 			return
 		}
+		name := string(key)
 		set, known := fields[name]
 		if !known {
 			problem = fmt.Errorf("%w: kwargs: %q is not known here: the sender may be newer than this worker", ErrJob, name)
@@ -197,18 +196,9 @@ func object(to *[]Entry) func([]byte) error {
 func parseObject(raw []byte, to *[]Entry) error {
 	var problem error
 	err := pyjson.Object(raw, func(key, value []byte) {
-		e := Entry{Raw: value}
-		var err error
-		if e.Key, err = unquoteKey(key); err == nil {
-			e.Value, err = anyValue(value)
-		}
+		v, err := anyValue(value)
 		problem = errors.Join(problem, err)
-		*to = append(*to, e)
+		*to = append(*to, Entry{Key: string(key), Value: v, Raw: value})
 	})
 	return errors.Join(err, problem)
-}
-
-// unquoteKey decodes what stands between the quotes of a key.
-func unquoteKey(key []byte) (string, error) {
-	return pyjson.Unquote(append(append([]byte{'"'}, key...), '"'))
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -85,9 +86,9 @@ func TestUnquote(t *testing.T) {
 func TestObjectShowsTheMembers(t *testing.T) {
 	t.Parallel()
 	var got [][2]string
-	err := pyjson.Object([]byte(` {"a": {"x": [1, "]}"]}, "b" :NaN, "c":-Infinity,"\u0064": "q\"", "e": 123456789012345678901234567890, "f": -0.5e+7}`+"\n"),
+	err := pyjson.Object([]byte(` {"a": {"x": [1, "]}"]}, "b" :NaN, "c":-Infinity,"\u0064": "q\"", "\ud83d\ude00\udcff\"": 1, "": 2, "e": 123456789012345678901234567890, "f": -0.5e+7}`+"\n"),
 		func(k, v []byte) { got = append(got, [2]string{string(k), string(v)}) })
-	want := [][2]string{{"a", `{"x": [1, "]}"]}`}, {"b", "NaN"}, {"c", "-Infinity"}, {`\u0064`, `"q\""`},
+	want := [][2]string{{"a", `{"x": [1, "]}"]}`}, {"b", "NaN"}, {"c", "-Infinity"}, {"d", `"q\""`}, {"😀\xff\"", "1"}, {"", "2"},
 		{"e", "123456789012345678901234567890"}, {"f", "-0.5e+7"}}
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Error(err, diff)
@@ -114,7 +115,9 @@ func FuzzObject(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
+		keys := make(map[string]bool)
 		err := pyjson.Object(in, func(k, v []byte) {
+			keys[string(k)] = true
 			if len(v) == 0 {
 				t.Fatal("an empty value")
 			}
@@ -131,6 +134,11 @@ func FuzzObject(f *testing.F) {
 		jerr := json.Unmarshal(in, &want)
 		if (err == nil) != (jerr == nil && want != nil) {
 			t.Fatalf("%q: %v, encoding/json: %v", in, err, jerr)
+		}
+		for key := range want { // what is no text has another stand-in there
+			if err == nil && !strings.ContainsRune(key, utf8.RuneError) && !keys[key] {
+				t.Fatalf("%q: the key %q is not among %v", in, key, keys)
+			}
 		}
 	})
 }

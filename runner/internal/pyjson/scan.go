@@ -12,8 +12,8 @@ const maxDepth = 1000
 
 // Object checks that line is one JSON object as Python's json.loads takes it
 // (NaN and the Infinities are numbers) and calls field for each of its
-// top-level members, in order, with the undecoded key and value, which are parts of line.
-// Nested values are checked but not decoded. The error tells at which byte the
+// top-level members, in order, with the key, decoded and without its quotes, and
+// the undecoded value. Both may be parts of line. Nested values are checked but not decoded. The error tells at which byte the
 // text is wrong; field may have been called for what came before.
 func Object(line []byte, field func(key, value []byte)) error {
 	s := scanner{in: line}
@@ -104,7 +104,7 @@ func (s *scanner) object(depth int, field func(key, value []byte)) error {
 		if err := s.str(); err != nil {
 			return err
 		}
-		key := s.in[start+1 : s.at-1]
+		key := s.in[start:s.at]
 		s.space()
 		if s.peek() != ':' {
 			return s.fail("no colon")
@@ -116,12 +116,28 @@ func (s *scanner) object(depth int, field func(key, value []byte)) error {
 			return err
 		}
 		if field != nil {
-			field(key, s.in[start:s.at])
+			if err := s.member(key, s.in[start:s.at], field); err != nil {
+				return err
+			}
 		}
 		if done, err := s.next('}'); done || err != nil {
 			return err
 		}
 	}
+}
+
+// member hands a member to field. Nearly no key has an escape.
+func (s *scanner) member(key, value []byte, field func(key, value []byte)) error {
+	if bytes.IndexByte(key, '\\') < 0 {
+		field(key[1:len(key)-1], value)
+		return nil
+	}
+	text, err := Unquote(key)
+	if err != nil {
+		return err
+	}
+	field([]byte(text), value)
+	return nil
 }
 
 func (s *scanner) array(depth int) error {

@@ -40,8 +40,7 @@ func Parse(line []byte) (Message, error) {
 }
 
 // set keeps one member; of members with the same name the last counts, as in
-// Python. A key with escapes in it is none of ours: json.dumps escapes no
-// letter.
+// Python.
 func (m *Message) set(key, value []byte) {
 	switch string(key) {
 	case "kwargs":

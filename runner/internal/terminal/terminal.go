@@ -37,7 +37,7 @@ const (
 // Spec is what to run.
 type Spec struct {
 	Argv []string
-	Env  []string // added to this process's
+	Env  []string // all of it
 	Dir  string
 	Mark string // unique to the job: all that it starts carries it
 
@@ -68,7 +68,7 @@ func Run(ctx context.Context, s Spec) (Result, error) {
 	}
 	defer master.Close()
 	p, err := process.Start(process.Spec{
-		Argv: s.Argv, Env: s.Env, Dir: s.Dir, Mark: s.Mark,
+		Argv: s.Argv, Env: s.Env, WholeEnv: true, Dir: s.Dir, Mark: s.Mark,
 		Stdin: slave, Stdout: slave, Terminal: true,
 	})
 	slave.Close() // the end of output is when nobody holds it
