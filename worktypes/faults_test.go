@@ -166,7 +166,7 @@ func TestRestart(t *testing.T) {
 	record(running, `"Succeeded"`, `"Running"`)
 	record(badRecord, `"Succeeded"`, `"Sleeping"`)
 	record(other, other, NewID())
-	for name, content := range map[string]string{exitFile: "", stdinFile: "password"} {
+	for name, content := range map[string]string{jobFile: "", stdinFile: "password"} {
 		if err := os.WriteFile(unitFile(m, running, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}

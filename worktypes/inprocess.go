@@ -16,9 +16,11 @@ func (inProcess) Close() error   { return nil }
 
 // Start implements Keeper.
 func (inProcess) Start(l Launch) (Task, error) {
-	if err := ClaimStart(l.Dir); err != nil {
+	record, err := ClaimStart(l.Dir)
+	if err != nil {
 		return nil, err
 	}
+	defer record.Close()
 	stdin, stdout, stderr, err := JobFiles(l)
 	if err != nil {
 		return nil, err
@@ -32,7 +34,7 @@ func (inProcess) Start(l Launch) (Task, error) {
 		return nil, err
 	}
 	// For who starts after this process was killed; without it the mark tells.
-	_ = WriteStarted(l.Dir, p.Root(), process.Boot())
+	_ = AppendStarted(record, p.Root(), process.Boot())
 	return &child{p, stdout}, nil
 }
 

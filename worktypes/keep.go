@@ -1,10 +1,12 @@
 package worktypes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -70,78 +72,93 @@ type Exit struct {
 // ErrStarted is a start of a unit that was started before.
 var ErrStarted = errors.New("the unit was started before")
 
-// The files of a unit that a Keeper writes.
-const (
-	startedFile = "started"
-	exitFile    = "exit"
-)
+// jobFile is the job's record in a unit's directory, which a Keeper writes: lines
+// of JSON, each a jobRecord. It is empty from the claim of the start until the
+// process is there.
+const jobFile = "job"
 
-// Started is the start record in a unit's directory.
+type jobRecord struct {
+	Started *Started `json:",omitempty"`
+	Exit    *Exit    `json:",omitempty"`
+}
+
+// Started tells which process a job began as.
 type Started struct {
 	process.ID
 	Boot string // process.Boot
 }
 
-// ClaimStart makes the start record, empty, unless there is one: then the error
-// wraps ErrStarted. Of any number of keepers one succeeds.
-func ClaimStart(dir string) error {
-	f, err := os.OpenFile(filepath.Join(dir, startedFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+// ClaimStart makes the job's record, empty, unless there is one: then the error
+// wraps ErrStarted. Of any number of keepers one succeeds. What it returns is the
+// record, to write to with AppendStarted and AppendExit.
+func ClaimStart(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, jobFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%w: %s", ErrStarted, dir)
+		return nil, fmt.Errorf("%w: %s", ErrStarted, dir)
 	}
-	if err != nil {
+	return f, err
+}
+
+// AppendStarted writes down that the process is there.
+func AppendStarted(f *os.File, id process.ID, boot string) error {
+	return appendRecord(f, jobRecord{Started: &Started{id, boot}})
+}
+
+// AppendExit writes down how the job ended: it survives everything but the machine.
+func AppendExit(f *os.File, e Exit) error { return appendRecord(f, jobRecord{Exit: &e}) }
+
+// SyncExit brings the output and then the record to the disk.
+func SyncExit(dir string) error {
+	if err := syncFile(filepath.Join(dir, stdoutFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return f.Close()
-}
-
-// WriteStarted fills the start record in.
-func WriteStarted(dir string, id process.ID, boot string) error {
-	return writeRecord(dir, startedFile, Started{id, boot})
-}
-
-// ReadStarted reads the start record back. claimed is false when there is none; a
-// record that was claimed only is the zero Started.
-func ReadStarted(dir string) (s Started, claimed bool) {
-	b, err := os.ReadFile(filepath.Join(dir, startedFile))
-	if err != nil {
-		return s, !errors.Is(err, fs.ErrNotExist)
-	}
-	if json.Unmarshal(b, &s) != nil {
-		return Started{}, true
-	}
-	return s, true
-}
-
-// WriteExit writes the exit record. With sync the output and then the record are
-// on the disk when it returns; without it they survive everything but the
-// machine.
-func WriteExit(dir string, e Exit, sync bool) error {
-	if sync {
-		if err := syncFile(filepath.Join(dir, stdoutFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := writeRecord(dir, exitFile, e); err != nil {
-		return err
-	}
-	if !sync {
-		return nil
-	}
-	if err := syncFile(filepath.Join(dir, exitFile)); err != nil {
+	if err := syncFile(filepath.Join(dir, jobFile)); err != nil {
 		return err
 	}
 	return syncFile(dir)
 }
 
-// ReadExit reads the exit record back; false when there is no whole one.
+// ReadStarted reads back whether a start was claimed, and of which process it
+// became; that is zero when nobody had the time to write it down.
+func ReadStarted(dir string) (s Started, claimed bool) {
+	r, claimed := readRecord(dir)
+	if r.Started != nil {
+		s = *r.Started
+	}
+	return s, claimed
+}
+
+// ReadExit reads back how the job ended; false when nobody has written that down.
 func ReadExit(dir string) (Exit, bool) {
-	var e Exit
-	b, err := os.ReadFile(filepath.Join(dir, exitFile))
-	if err != nil || json.Unmarshal(b, &e) != nil {
+	r, _ := readRecord(dir)
+	if r.Exit == nil {
 		return Exit{}, false
 	}
-	return e, true
+	return *r.Exit, true
+}
+
+func appendRecord(f *os.File, r jobRecord) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	return err
+}
+
+// readRecord returns the last of each that stands in the record; a torn line ends it.
+func readRecord(dir string) (r jobRecord, claimed bool) {
+	f, err := os.Open(filepath.Join(dir, jobFile))
+	if err != nil {
+		return r, !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	lines := json.NewDecoder(io.LimitReader(f, 64<<10))
+	for next := (jobRecord{}); lines.Decode(&next) == nil; next = (jobRecord{}) {
+		r.Started = cmp.Or(next.Started, r.Started)
+		r.Exit = cmp.Or(next.Exit, r.Exit)
+	}
+	return r, true
 }
 
 // OutputSize is the size of a unit's output, for an exit record.
@@ -187,14 +204,6 @@ func CloseFiles(files ...*os.File) {
 			f.Close()
 		}
 	}
-}
-
-func writeRecord(dir, name string, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(dir, name), append(b, '\n'), 0o600)
 }
 
 // syncFile makes a file, or the entries of a directory, durable.

@@ -15,7 +15,7 @@ import (
 // unit (Cancel), after which its methods return an error.
 type Payload struct {
 	u    *unit
-	f    *os.File
+	f    *os.File // nil until there is something to write
 	hash hash.Hash
 	size int64
 	done bool
@@ -47,13 +47,17 @@ func (u *unit) openPayload() (*Payload, error) {
 	if err := u.checkPending(); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(u.file(stdinPartFile), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("unit %s: payload: %w", u.spec.ID, err)
-	}
 	u.dropTree() // of a payload before this one
-	u.payload = &Payload{u: u, f: f, hash: sha256.New()}
+	u.payload = &Payload{u: u, hash: sha256.New()}
 	return u.payload, nil
+}
+
+// open makes the payload's file: many jobs have nothing to read, and need none.
+func (p *Payload) open() (err error) {
+	if p.f == nil {
+		p.f, err = os.OpenFile(p.u.file(stdinPartFile), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	}
+	return err
 }
 
 // checkPending is called with u.op held.
@@ -85,7 +89,13 @@ func (p *Payload) Write(b []byte) (int, error) {
 	if p.done {
 		return 0, errPayloadDone
 	}
-	n, err := p.f.Write(b)
+	if len(b) == 0 {
+		return 0, nil
+	}
+	n, err := 0, p.open()
+	if err == nil {
+		n, err = p.f.Write(b)
+	}
 	p.hash.Write(b[:n])
 	p.size += int64(n)
 	if err != nil {
@@ -138,8 +148,15 @@ func (p *Payload) commit(size int64, sum [sha256.Size]byte) error {
 	if err := p.commitTree(); err != nil {
 		return fmt.Errorf("unit %s: tree: %w", id, err)
 	}
-	if err := os.Rename(p.u.file(stdinPartFile), p.u.file(stdinFile)); err != nil {
-		return fmt.Errorf("unit %s: payload: %w", id, err)
+	if p.tree != nil { // it is synced with the tree
+		if err := p.open(); err != nil {
+			return fmt.Errorf("unit %s: payload: %w", id, err)
+		}
+	}
+	if p.f != nil {
+		if err := os.Rename(p.u.file(stdinPartFile), p.u.file(stdinFile)); err != nil {
+			return fmt.Errorf("unit %s: payload: %w", id, err)
+		}
 	}
 	p.u.mu.Lock()
 	p.u.payloadRef = &PayloadRef{size, sum}
@@ -187,7 +204,7 @@ func (p *Payload) finish() {
 	if p.park != nil {
 		p.park.Stop()
 	}
-	p.f.Close()
+	CloseFiles(p.f)
 	p.tree.close()
 	p.u.payload = nil
 }

@@ -332,7 +332,7 @@ func (u *unit) letGo() {
 	}
 	if p := u.payload; p != nil && p.park != nil {
 		p.park.Stop()
-		p.f.Close()
+		CloseFiles(p.f)
 	}
 	u.op.Unlock()
 	u.closeSubscribers()

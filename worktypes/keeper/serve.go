@@ -52,6 +52,7 @@ type kept struct {
 	dir    string
 	cgroup string          // its directory; empty: none
 	family *process.Family // for where there is no cgroup
+	record *os.File // worktypes.AppendExit writes to it
 	stdout *os.File
 }
 
@@ -303,7 +304,7 @@ func (k *keeper) forget(unit string) {
 	defer k.mu.Unlock()
 	if j := k.jobs[unit]; j != nil && j.Exit != nil {
 		delete(k.jobs, unit)
-		j.stdout.Close()
+		worktypes.CloseFiles(j.record, j.stdout)
 		k.cgroups.remove(j.cgroup)
 	}
 	k.look()
