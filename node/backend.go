@@ -75,6 +75,8 @@ func (b backend) Status(_ context.Context, want control.Fields) (control.Status,
 		RoutingTable:         map[string]string{},
 		KnownConnectionCosts: knownCosts(s.Nodes),
 		Links:                linkStatus(s),
+		Open:                 b.n.policy.Open(),
+		Refused:              b.n.refused.status(),
 	}
 	if want.Has("SystemMemoryMiB") {
 		out.SystemMemoryMiB = memoryMiB()

@@ -17,6 +17,7 @@ import (
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/control"
 	"github.com/ranvier-mesh/ranvier/internal/identity"
+	"github.com/ranvier-mesh/ranvier/internal/policy"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -45,6 +46,9 @@ type Options struct {
 	Identity *identity.Self
 	// CA is the mesh's, on the node that has it.
 	CA *identity.CA
+	// Open lets everybody who reaches the node do what no work-policy item names,
+	// as Receptor does. A node without an identity is open in any case.
+	Open bool
 	// Ready, where it is not nil, is called once all that the file names is
 	// listened on, with the addresses of the mesh's listeners (scheme://address).
 	Ready func(addrs []string)
@@ -71,6 +75,8 @@ type Node struct {
 	work    *worktypes.Manager
 	forward *remote.Forwarder
 	audit   *auditLog
+	policy  *policy.Policy
+	refused refusals
 	types   []routing.WorkType
 	control *control.Server
 	sockets []net.Listener // control sockets on this host
@@ -109,6 +115,7 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 			n.close()
 		}
 	}()
+	n.newPolicy(opt)
 	if err := n.openWork(opt); err != nil {
 		return nil, err
 	}
@@ -239,7 +246,7 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 	for _, c := range n.cfg.ControlServices {
 		services = append(services, routing.Service{Name: c.Service, ConnType: 1, Tags: map[string]string{"type": "Control Service"}})
 		if err := serve(c.Service, func(ctx context.Context, conn *mesh.Conn) {
-			n.control.ServeOnly(ctx, conn, n.mayControl(conn))
+			n.control.ServeOnly(ctx, conn, n.mayControl(conn, c.Service))
 		}); err != nil {
 			return c.Pos.Errorf("service", "%w", err)
 		}

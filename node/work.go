@@ -25,6 +25,9 @@ func (n *Node) openWork(opt Options) error {
 	if err != nil {
 		return err
 	}
+	if types, err = n.withPolicy(types); err != nil {
+		return err
+	}
 	registry, err := worktypes.NewRegistry(types...)
 	if err != nil {
 		return err
@@ -42,7 +45,8 @@ func (n *Node) openWork(opt Options) error {
 		}
 		return conn, nil
 	}, n.log)
-	w := worktypes.Options{Log: n.log, Agent: n.forward, ContentLimit: n.cfg.Node.ContentLimit}
+	w := worktypes.Options{Log: n.log, Agent: n.forward, ContentLimit: n.cfg.Node.ContentLimit,
+		Grace: n.cfg.WorkLimits.Grace, Limits: n.concurrent(types), Retention: n.retention()}
 	if len(opt.Keeper) > 0 {
 		w.Keeper = func() (worktypes.Keeper, error) {
 			return keeper.Open(n.cfg.Node.DataDir, keeper.Options{Command: opt.Keeper, Version: opt.Version, Log: n.log})

@@ -146,6 +146,9 @@ func (w workRequest) options(spec *worktypes.Spec, local bool) error {
 	if err != nil {
 		return err
 	}
+	if limit := w.n.cfg.WorkLimits.TTL; ttl == "" && !local && limit > 0 {
+		spec.Expires = time.Now().Add(limit).UTC()
+	}
 	if ttl != "" {
 		if local {
 			return errors.New("work submit: ttl only applies to remote nodes")
@@ -177,7 +180,11 @@ func (w workRequest) submit(ctx context.Context) error {
 		return err
 	}
 	m := w.n.work
-	if _, err := m.Submit(spec); err != nil {
+	grant, err := w.maySubmit(spec)
+	if err == nil {
+		_, err = m.Submit(spec)
+	}
+	if err != nil {
 		w.n.audit.write(remote.Event{Action: "submit", Peer: w.peer, Unit: spec.ID, Type: spec.Type, Err: err})
 		return err
 	}
@@ -185,6 +192,7 @@ func (w workRequest) submit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.Limit(grant.Payload)
 	defer p.Close()
 	if err := w.s.Say("Work unit created with ID " + spec.ID + ". Send stdin data and EOF."); err != nil {
 		return err

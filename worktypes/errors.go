@@ -36,6 +36,9 @@ var (
 	// ErrBadPayload is a payload whose size or hash is not what its
 	// submitter said.
 	ErrBadPayload = errors.New("payload does not match its size and hash")
+	// ErrTooLarge is a payload, with its tree, that is larger than the policy
+	// allows.
+	ErrTooLarge = errors.New("payload is too large")
 	// ErrBadOffset is an offset that the output does not have.
 	ErrBadOffset = errors.New("no such offset in the output")
 	// ErrTruncated is output that was there and is gone: the job, or somebody

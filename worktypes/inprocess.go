@@ -28,6 +28,7 @@ func (inProcess) Start(l Launch) (Task, error) {
 	defer CloseFiles(stdin, stderr)
 	p, err := process.Start(process.Spec{
 		Argv: l.Argv, Env: l.Env, WholeEnv: true, Dir: l.WorkDir, Mark: l.Unit, Stdin: stdin, Stdout: stdout, Stderr: stderr,
+		Credential: l.User.Credential(),
 	})
 	if err != nil {
 		stdout.Close()

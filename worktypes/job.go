@@ -140,15 +140,25 @@ func (u *unit) fork(plan Plan) (Task, error) {
 		if err := os.Mkdir(u.file(scratchDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
 		}
+		if err := u.hand(plan.User); err != nil {
+			return nil, err
+		}
+	}
+	if plan.User != nil && plan.Dir == "" {
+		plan.Dir = "/" // the node's may be closed to him
 	}
 	task, err := u.m.keeper.Start(Launch{
-		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(os.Environ(), plan.Env...), WorkDir: plan.Dir,
-		Separate: plan.SeparateStderr,
+		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(plan.User.environ(os.Environ()), plan.Env...), WorkDir: plan.Dir,
+		Separate: plan.SeparateStderr, User: plan.User,
 	})
 	if err != nil {
 		return nil, err
 	}
-	u.log.Info("work unit started", "pid", task.Root().PID, "program", plan.Argv[0])
+	log := u.log.With("pid", task.Root().PID, "program", plan.Argv[0])
+	if plan.User != nil {
+		log = log.With("user", plan.User.Name)
+	}
+	log.Info("work unit started")
 	return task, nil
 }
 

@@ -42,6 +42,7 @@ type Launch struct {
 	WorkDir string   // empty: that of the Keeper
 	// Separate keeps standard error in a file of its own.
 	Separate bool
+	User     *User `json:",omitempty"` // nil: that of the Keeper
 }
 
 // Task is a job that was started.

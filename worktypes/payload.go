@@ -19,8 +19,10 @@ type Payload struct {
 	hash hash.Hash
 	size int64
 	done bool
-	tree *treeUpload // nil: none was announced
-	park *time.Timer // nil unless parked; guarded by u.op
+	// limit is how much may come, the tree included; 0: any amount.
+	limit, treeSize int64
+	tree            *treeUpload // nil: none was announced
+	park            *time.Timer // nil unless parked; guarded by u.op
 }
 
 // errPayloadDone is use of a payload that has ended.
@@ -92,6 +94,9 @@ func (p *Payload) Write(b []byte) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
+	if err := p.tooLarge(int64(len(b))); err != nil {
+		return 0, err
+	}
 	n, err := 0, p.open()
 	if err == nil {
 		n, err = p.f.Write(b)
@@ -103,6 +108,19 @@ func (p *Payload) Write(b []byte) (int, error) {
 		_ = p.Abort(err.Error())
 	}
 	return n, err
+}
+
+// Limit sets how many bytes may come, the tree's included; 0: any number. What
+// is more fails the unit, with an error that wraps ErrTooLarge.
+func (p *Payload) Limit(max int64) { p.limit = max }
+
+func (p *Payload) tooLarge(more int64) error {
+	if p.limit == 0 || p.size+p.treeSize+more <= p.limit {
+		return nil
+	}
+	err := fmt.Errorf("unit %s: %w: at most %d bytes are allowed", p.u.spec.ID, ErrTooLarge, p.limit)
+	_ = p.Abort(err.Error())
+	return err
 }
 
 // Unit is the id of the unit whose payload it is.

@@ -68,6 +68,14 @@ func (p *Payload) Tree(owner content.Owner, manifest io.Reader) (pieces []tree.P
 	in := &notedReader{r: manifest}
 	pieces, err = p.receiveTree(owner, in)
 	if err == nil {
+		size := int64(0)
+		for _, piece := range pieces {
+			size += int64(piece.Size)
+		}
+		if err := p.tooLarge(size); err != nil {
+			return nil, nil, err
+		}
+		p.treeSize = size
 		p.tree.lease, lacking, err = p.u.m.content.Lease(owner, pieces)
 	}
 	if errors.Is(err, content.ErrNoRoom) || in.err != nil && !errors.Is(in.err, ErrBadPayload) {

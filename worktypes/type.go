@@ -40,6 +40,9 @@ type Plan struct {
 	// Grace is how long a canceled job has between SIGINT and SIGKILL; 0 is
 	// the Manager's default.
 	Grace time.Duration
+	// User is who the process runs as; nil: who the node runs as. Only root can
+	// run jobs as somebody else.
+	User *User
 	// SeparateStderr keeps standard error out of the results, in a file of its
 	// own whose last lines go into Detail when the job fails. Without it
 	// stdout and stderr are one file in the order in which they were written.

@@ -48,6 +48,12 @@ func showStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.Insecure {
 		fmt.Fprintln(w, "insecure: without identities anyone who reaches a listener can join the mesh")
 	}
+	if s.Open && !s.Insecure {
+		fmt.Fprintln(w, "open: whoever reaches this node may do what no work-policy item names")
+	}
+	if r := s.Refused; r != (control.Refused{}) {
+		fmt.Fprintf(w, "refused by the policy: %d submits, %d streams to services, %d control commands\n", r.Work, r.Services, r.Commands)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nLINK\tADDRESS\tDIRECTION\tCOST\tSTATE\tSINCE\tIN\tOUT")
 	for _, l := range s.Links {

@@ -36,6 +36,8 @@ type Config struct {
 	Peers           []Peer
 	ControlServices []ControlService
 	WorkCommands    []WorkCommand
+	WorkPolicies    []WorkPolicy
+	WorkLimits      WorkLimits
 
 	// Warnings are for the log at start: what the file says that has no
 	// effect or looks like a mistake. Each names the file and the line.

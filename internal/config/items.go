@@ -33,6 +33,7 @@ func table() []item {
 		{name: "work-kubernetes", any: true, build: noEffect("work in Kubernetes is not run by this version; submits to it are refused")},
 	}
 	items = append(items, linkItems()...)
+	items = append(items, workPolicyItems()...)
 	for _, name := range []string{
 		"tls-server", "tls-client",
 		"work-signing", "work-verification",

@@ -14,6 +14,8 @@ const (
 	FieldInsecure = "Insecure"
 	FieldNodes    = "Nodes"
 	FieldLinks    = "Links"
+	FieldRefused  = "Refused"
+	FieldOpen     = "Open"
 )
 
 // Status is the state of a node as the command status tells it: docs/control.md
@@ -32,7 +34,12 @@ type Status struct {
 	Insecure bool         `json:",omitempty"` // the node runs without an identity
 	Nodes    []NodeStatus `json:",omitempty"`
 	Links    []LinkStatus `json:",omitempty"`
+	Refused  Refused
+	Open     bool `json:",omitempty"` // whoever reaches the node may do what no work-policy item names
 }
+
+// Refused is how often the policy has refused something since the node is up.
+type Refused struct{ Work, Services, Commands uint64 }
 
 // Connection is a neighbour.
 type Connection struct {
@@ -99,7 +106,7 @@ func AllFields() Fields {
 // Has tells whether a field is to be sent.
 func (f Fields) Has(name string) bool {
 	if len(f) == 0 {
-		return !slices.Contains([]string{FieldSoftware, FieldInsecure, FieldNodes, FieldLinks}, name)
+		return !slices.Contains([]string{FieldSoftware, FieldInsecure, FieldNodes, FieldLinks, FieldRefused, FieldOpen}, name)
 	}
 	return slices.Contains(f, name)
 }
@@ -125,6 +132,8 @@ func (s *Status) fields() []statusField {
 		{FieldInsecure, s.Insecure},
 		{FieldNodes, list(s.Nodes)},
 		{FieldLinks, list(s.Links)},
+		{FieldRefused, s.Refused},
+		{FieldOpen, s.Open},
 	}
 }
 

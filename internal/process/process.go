@@ -54,6 +54,8 @@ type Spec struct {
 	// Terminal makes Stdin, which then is a terminal, the controlling one of
 	// the child's session.
 	Terminal bool
+	// Credential is the user that the child runs as; nil: that of this process.
+	Credential *syscall.Credential
 }
 
 // Exit is how a process ended.
@@ -118,7 +120,7 @@ func Start(spec Spec) (*Process, error) {
 	if spec.Stderr != nil {
 		cmd.Stderr = spec.Stderr
 	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: spec.Terminal}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: spec.Terminal, Credential: spec.Credential}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %q: %w", spec.Argv[0], err)
 	}

@@ -43,6 +43,7 @@ var order = [][]string{
 	{"runner/internal/..."},
 	{"runner"},
 	{"runner/remote"},
+	{"internal/policy"},
 	{"internal/config"},
 	{"internal/control"},
 	{"internal/metrics"},

@@ -330,7 +330,11 @@ func (c *Client) Start(l worktypes.Launch) (worktypes.Task, error) {
 		}
 		c.tasks[l.Unit] = t
 		c.mu.Unlock()
-		m, err := c.ask(context.Background(), request{Op: opStart, Unit: l.Unit, Launch: &l})
+		op := opStart
+		if l.User != nil {
+			op = opStartAs
+		}
+		m, err := c.ask(context.Background(), request{Op: op, Unit: l.Unit, Launch: &l})
 		switch {
 		case err == nil:
 			t.begun(m.Root)

@@ -83,7 +83,7 @@ func fork(l *worktypes.Launch, cgroup string, stdin, stdout, stderr *os.File) (i
 		Dir:   dir,
 		Env:   append(slices.Clip(l.Env), process.MarkName+"="+l.Unit),
 		Files: []uintptr{stdin.Fd(), stdout.Fd(), stderr.Fd()},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Credential: l.User.Credential()},
 	}
 	if cgroup != "" {
 		d, err := os.Open(cgroup)

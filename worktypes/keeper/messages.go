@@ -16,6 +16,7 @@ import (
 // The operations of a request.
 const (
 	opStart     = "start"
+	opStartAs   = "start as" // opStart with a user: a keeper that does not know that refuses
 	opInterrupt = "interrupt"
 	opKill      = "kill"
 	opForget    = "forget" // no answer

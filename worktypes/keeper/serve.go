@@ -224,7 +224,7 @@ func (k *keeper) do(c *connection, r request) {
 	answer := message{Seq: r.Seq}
 	var err error
 	switch r.Op {
-	case opStart:
+	case opStart, opStartAs:
 		answer.Root, err = k.start(r.Launch)
 		answer.Again = errors.Is(err, worktypes.ErrStarted)
 	case opInterrupt:

@@ -43,7 +43,8 @@ func (x *exchange) accept(spec worktypes.Spec, m submitMsg) (worktypes.Status, e
 		return worktypes.Status{}, fmt.Errorf("%w: it was set up anew since unit %s was submitted, and cannot know whether that has run", worktypes.ErrOtherStore, m.ID)
 	}
 	if x.permit != nil {
-		if err := x.permit(spec); err != nil {
+		var err error
+		if x.terms, err = x.permit(spec); err != nil {
 			x.log.Warn("a submit was refused", "type", spec.Type, "unit", spec.ID, "why", err)
 			return worktypes.Status{}, fmt.Errorf("%w: %w", worktypes.ErrForbidden, err)
 		}

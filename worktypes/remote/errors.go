@@ -30,6 +30,7 @@ const (
 	CodeForbidden       Code = 14 // worktypes.ErrForbidden
 	CodeReleased        Code = 15 // worktypes.ErrReleased
 	CodeOtherStore      Code = 16 // worktypes.ErrOtherStore
+	CodeTooLarge        Code = 17 // worktypes.ErrTooLarge
 )
 
 // codes pairs what the Manager returns with what travels.
@@ -50,6 +51,7 @@ func codes() map[Code]error {
 		CodeForbidden:       worktypes.ErrForbidden,
 		CodeReleased:        worktypes.ErrReleased,
 		CodeOtherStore:      worktypes.ErrOtherStore,
+		CodeTooLarge:        worktypes.ErrTooLarge,
 	}
 }
 

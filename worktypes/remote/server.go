@@ -72,10 +72,15 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) {
 	s.ServeOnly(ctx, conn, peer, nil)
 }
 
+// Terms are what a submit is accepted on.
+type Terms struct {
+	Payload int64 // the largest payload in bytes, a tree included; 0: any
+}
+
 // ServeOnly is Serve for a peer that may not submit everything: permit's error
 // for a spec is told to it, as one that wraps worktypes.ErrForbidden, and to the
 // log. Nil permits all.
-func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, permit func(worktypes.Spec) error) {
+func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, permit func(worktypes.Spec) (Terms, error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -97,7 +102,8 @@ type exchange struct {
 	gone   context.CancelFunc // the client has gone
 	conn   net.Conn
 	peer   string
-	permit func(worktypes.Spec) error // nil: all
+	permit func(worktypes.Spec) (Terms, error) // nil: all
+	terms  Terms                               // of the submit
 	log    *slog.Logger
 
 	write sync.Mutex // held for one frame
@@ -209,6 +215,7 @@ func (x *exchange) submit(body []byte) error {
 	if err != nil {
 		return x.refuse(err)
 	}
+	p.Limit(x.terms.Payload)
 	defer func() {
 		if x.s.Park > 0 {
 			p.Park(x.s.Park)
