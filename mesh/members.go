@@ -79,14 +79,30 @@ func (s *members) introduce(c wire.Cert) (in *introduced, newer bool, err error)
 	return in, true, nil
 }
 
+// forgetRevoked takes out who is revoked, so that an id is its next owner's alone.
+func (s *members) forgetRevoked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, in := range s.byKey {
+		if errors.Is(s.self.Trust().Still(in.signer.Member), identity.ErrRevoked) {
+			s.forget(k, in)
+		}
+	}
+}
+
+// forget takes out one key. The caller holds mu.
+func (s *members) forget(k identity.KeyID, in *introduced) {
+	delete(s.byKey, k)
+	if s.byID[in.signer.ID] == in {
+		delete(s.byID, in.signer.ID)
+	}
+}
+
 // forgetEnded makes room. The caller holds mu.
 func (s *members) forgetEnded() {
 	for k, in := range s.byKey {
 		if s.self.Trust().Still(in.signer.Member) != nil {
-			delete(s.byKey, k)
-			if s.byID[in.signer.ID] == in {
-				delete(s.byID, in.signer.ID)
-			}
+			s.forget(k, in)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // sendRevoked says before Hello who is revoked.
@@ -76,16 +77,23 @@ func (m *Mesh) guard(ctx context.Context) error {
 	told := number(trust.Revocations()) // at the Hellos, so far
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
+	again := false // what was being checked when the list came may be stored by now
 	for {
 		changed := trust.Changed() // before the sweep: none between the two is lost
 		m.sweep(trust)
-		if list := trust.Revocations(); number(list) > told {
+		list := trust.Revocations()
+		newer := number(list) > told
+		if newer {
 			told = number(list)
 			m.log.Warn("keys were revoked", "number", list.Number, "keys", len(list.Keys))
 			for _, n := range m.allNeighbours() {
 				n.push(wire.Revoked{List: list.Raw})
 			}
 		}
+		if newer || again {
+			m.forgetRevoked(ctx)
+		}
+		again = newer
 		select {
 		case <-changed:
 		case <-tick.C:
@@ -93,6 +101,18 @@ func (m *Mesh) guard(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// forgetRevoked drops what was signed with revoked keys: whoever has such an id
+// next begins at a low epoch, and the last owner may have used up the numbers.
+func (m *Mesh) forgetRevoked(ctx context.Context) {
+	m.members.forgetRevoked()
+	m.change(ctx, func(c *routing.Core, now time.Time) {
+		c.Forget(now, func(a *routing.Advert) bool {
+			e, err := wire.ParseEnvelope(a.Raw)
+			return err != nil || len(e.KeyID) != len(identity.KeyID{}) || m.members.key(identity.KeyID(e.KeyID)) == nil
+		})
+	})
 }
 
 // guardEvery is how late the end of a certificate may be noticed.
