@@ -11,10 +11,6 @@ import (
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 )
 
-// maxHandshakes is how many peers of one listener may be unknown at a time;
-// what comes beyond is closed at once.
-const maxHandshakes = 256
-
 // boundListener is a listener and its settings.
 type boundListener struct {
 	part
@@ -48,7 +44,7 @@ func (l *boundListener) run(ctx context.Context) error {
 	defer links.Wait()
 	m := l.mesh
 	m.log.Info("listening", "address", l.bound())
-	handshakes := make(chan struct{}, maxHandshakes)
+	unknown, strangers := newAdmission(maxHandshakes), newStrangers(m.log)
 	for {
 		k, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -62,22 +58,20 @@ func (l *boundListener) run(ctx context.Context) error {
 			}
 			continue
 		}
-		select {
-		case handshakes <- struct{}{}:
-		default:
-			m.log.Warn("too many peers connect at once; one is turned away", "from", k.RemoteAddr())
-			k.Close()
-			continue
+		entrant, victim := unknown.enter(k)
+		if victim != nil {
+			strangers.warn("too many peers connect at once; one is turned away", "from", victim.RemoteAddr())
+			go victim.Close() // its goroutine below ends with it
 		}
 		links.Go(func() {
 			defer k.Close()
 			n, err := m.welcomed(ctx, k, l.cfg)
-			<-handshakes
+			unknown.leave(entrant)
 			if errors.Is(err, link.ErrOther) {
 				return
 			}
 			if err != nil {
-				m.log.Warn("a peer was not let in", "from", k.RemoteAddr(), "err", err)
+				strangers.warn("a peer was not let in", "from", k.RemoteAddr(), "err", err)
 				return
 			}
 			n.part = &l.part

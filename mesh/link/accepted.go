@@ -2,13 +2,15 @@ package link
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"fmt"
 	"net"
 )
 
 // maxUnproven is how many bytes a peer may send until TLS has proved who it
-// is; crypto/tls alone would hold a quarter of a megabyte of certificates.
-const maxUnproven = 48 << 10
+// is: its certificates are most of it. crypto/tls alone would hold a quarter of
+// a megabyte; so, with all else of a connection, it is less than 64 KiB.
+const maxUnproven = 12 << 10
 
 // Accepted is the server's end of TLS on a connection. The handshake happens in
 // the first Read, so that a slow peer holds up nobody, and there a connection
@@ -41,22 +43,36 @@ func (c *accepted) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
-// bounded lets only so much through until it is free. Its Read is called by
-// one goroutine at a time.
+// bounded lets only so much through until it is free, and of that one record of
+// TLS at a time: crypto/tls has buffers for as much as a record says that it
+// has, and for what came with it. Its Read is called by one goroutine at a time.
 type bounded struct {
 	net.Conn
-	left int
-	free bool
+	left   int
+	free   bool
+	header []byte // what was read of the next record's header
+	record int    // bytes that are left of the record
 }
+
+const recordHeader = 5 // type, version, length (RFC 8446 section 5.1)
 
 func (b *bounded) Read(p []byte) (int, error) {
 	if b.free {
 		return b.Conn.Read(p)
 	}
-	if b.left <= 0 {
-		return 0, fmt.Errorf("the peer sent %d bytes and has not proved who it is", maxUnproven)
+	most := b.record
+	if most == 0 {
+		most = recordHeader - len(b.header)
 	}
-	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	n, err := b.Conn.Read(p[:min(len(p), most)])
 	b.left -= n
+	if b.record > 0 {
+		b.record -= n
+	} else if b.header = append(b.header, p[:n]...); len(b.header) == recordHeader {
+		b.record, b.header = int(binary.BigEndian.Uint16(b.header[3:])), b.header[:0]
+	}
+	if b.left < b.record {
+		return 0, fmt.Errorf("the peer sent more than %d bytes and has not proved who it is", maxUnproven)
+	}
 	return n, err
 }
