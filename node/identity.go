@@ -157,3 +157,20 @@ func (n *Node) publishNow() {
 		n.log.Error("the CA's revocations cannot be published", "err", err)
 	}
 }
+
+// reloadIdentity takes the certificate and the roots that are on disk now. Links
+// stay up; those to come, and streams, show the new certificate.
+func (n *Node) reloadIdentity() error {
+	if n.self == nil {
+		return nil
+	}
+	before := n.self.Certificate().Leaf.SerialNumber
+	if err := n.self.Reload(); err != nil {
+		return err
+	}
+	if leaf := n.self.Certificate().Leaf; leaf.SerialNumber.Cmp(before) != 0 {
+		n.mesh.Renewed()
+		n.log.Info("the node's certificate was read again", "ends", leaf.NotAfter)
+	}
+	return nil
+}

@@ -41,7 +41,8 @@ func (n *Node) ReloadFile(ctx context.Context) error {
 }
 
 // Reload applies what differs in a configuration: listeners and peers that are
-// new, gone or different, and the log level. All other links stay up. A
+// new, gone or different, and the log level; and the node's certificate and the
+// mesh's roots as they are on disk. All other links stay up. A
 // *ReloadError says why nothing was changed. Any other error names a listener
 // that could not be bound; if that was a new one nothing has changed either,
 // else the rest of the file is in effect. One Reload runs at a time.
@@ -60,6 +61,9 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 		if err := cfg.CheckLoopback(); err != nil {
 			return &ReloadError{ReloadInvalid, err}
 		}
+	}
+	if err := n.reloadIdentity(); err != nil {
+		return &ReloadError{ReloadInvalid, err}
 	}
 	gone, added := difference(n.current.Listeners, cfg.Listeners)
 	unbound, err := n.replaceListeners(ctx, gone, added)
