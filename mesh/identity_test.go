@@ -57,15 +57,35 @@ func (s *society) node(self *identity.Self, id routing.NodeID, role Role, peers 
 	for _, p := range peers {
 		cfg.Peers = append(cfg.Peers, PeerConfig{Address: p.Addrs()[0]})
 	}
+	m, _ := s.start(cfg)
+	return m
+}
+
+// run runs a router of some configuration until the test ends or stop is called.
+func (s *society) run(cfg Config, peers ...*Mesh) (m *Mesh, stop func()) {
+	s.t.Helper()
+	if cfg.Transports == nil {
+		cfg.Transports = over(cfg.Self)
+	}
+	cfg.Listeners = []ListenerConfig{{Address: "tcp://127.0.0.1:0"}}
+	for _, p := range peers {
+		cfg.Peers = append(cfg.Peers, PeerConfig{Address: p.Addrs()[0]})
+	}
+	return s.start(cfg)
+}
+
+func (s *society) start(cfg Config) (*Mesh, func()) {
+	s.t.Helper()
 	m, err := New(s.t.Context(), cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	end := make(chan error, 1)
-	go func() { end <- m.Run(ctx) }()
-	s.t.Cleanup(func() { stop(); <-end })
-	return m
+	ctx, cancel := context.WithCancel(context.Background())
+	end := make(chan struct{})
+	go func() { m.Run(ctx); close(end) }()
+	stop := func() { cancel(); <-end }
+	s.t.Cleanup(stop)
+	return m, stop
 }
 
 func (s *society) router(id routing.NodeID, peers ...*Mesh) *Mesh {
@@ -241,7 +261,7 @@ func TestForgedAdverts(t *testing.T) {
 
 // sendAs makes a link as a member, sends frames on the control stream, and
 // waits until the node has read them: it answers a heartbeat, or ends the link.
-func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, frames []byte) {
+func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, frames []byte) (ended bool) {
 	t.Helper()
 	l, err := over(self)["tcp"].Dial(t.Context(), strings.TrimPrefix(to.Addrs()[0], "tcp://"))
 	if err != nil {
@@ -264,19 +284,24 @@ func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, fram
 		t.Fatal(err)
 	}
 	control.Write(hello)
-	if typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame); err != nil || typ != wire.TypeHello {
+	typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame)
+	if err == nil && typ == wire.TypeRevoked {
+		typ, _, err = wire.ReadFrame(control, nil, wire.MaxFrame)
+	}
+	if err != nil || typ != wire.TypeHello {
 		t.Fatalf("no Hello: %v, %v", typ, err)
 	}
 	control.Write(append(append(append([]byte(nil), beat...), frames...), beat...))
 	for beats := 0; beats < 2; { // of the second one: a confirmation is not answered
 		typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame)
 		if err != nil {
-			return // it ended the link
+			return true
 		}
 		if typ == wire.TypeHeartbeat {
 			beats++
 		}
 	}
+	return false
 }
 
 func TestRevokedEverywhere(t *testing.T) {

@@ -63,15 +63,16 @@ func (s *Self) Seal(a *routing.Advert) error {
 	if err != nil {
 		return err
 	}
+	a.Raw, err = s.SealBody(body)
+	return err
+}
+
+// SealBody returns the signed form of an advert's encoded body, whatever that says.
+func (s *Self) SealBody(body []byte) ([]byte, error) {
 	keyID := s.signKeyID
-	raw, err := wire.Envelope{
+	return wire.Envelope{
 		Body: body, Sig: ed25519.Sign(s.signKey, signed(domainAdvert, s.trust.mesh, body)), KeyID: keyID[:],
 	}.Encode()
-	if err != nil {
-		return err
-	}
-	a.Raw = raw
-	return nil
 }
 
 // SignAttach signs that this leaf is attached to a home.
