@@ -31,7 +31,7 @@ func (in *inputs) kwargs() []stream.Field {
 		{Key: "artifact_dir", Value: orNull(in.ArtifactDir)},
 		{Key: "roles_path", Value: listOrNull(in.RolesPath)},
 		{Key: "process_isolation", Value: orNull(in.ProcessIsolation)},
-		{Key: "process_isolation_executable", Value: orNull(in.ProcessIsolationExecutable)},
+		{Key: "process_isolation_executable", Value: in.executable()},
 		{Key: "process_isolation_path", Value: orNull(in.ProcessIsolationPath)},
 		{Key: "process_isolation_hide_paths", Value: listOrNull(in.ProcessIsolationHidePaths)},
 		{Key: "process_isolation_show_paths", Value: listOrNull(in.ProcessIsolationShowPaths)},
@@ -54,6 +54,15 @@ func (in *inputs) kwargs() []stream.Field {
 		}
 	}
 	return fields
+}
+
+// executable is named where isolation is asked for: the Python worker has no
+// default of its own.
+func (in *inputs) executable() any {
+	if in.ProcessIsolation && in.ProcessIsolationExecutable == "" {
+		return "podman"
+	}
+	return orNull(in.ProcessIsolationExecutable)
 }
 
 // libraryKwargs returns what the command line has no flag for; nil where unset.

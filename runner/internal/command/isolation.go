@@ -79,6 +79,7 @@ func (b *builder) wrapSandbox() error {
 	argv := []string{s.executable, "--die-with-parent", "--unshare-pid", "--dev-bind", "/dev", "dev", "--proc", "/proc",
 		"--dir", "/tmp", "--ro-bind", "/bin", "/bin", "--ro-bind", "/etc", "/etc", "--ro-bind", "/usr", "/usr",
 		"--ro-bind", "/opt", "/opt", "--symlink", "usr/lib64", "/lib64"}
+	argv = append(argv, libraries("/lib")...)
 	for i, path := range existing(s.hide) {
 		cover := filepath.Join(own, fmt.Sprintf("hidden%d", i))
 		info, err := os.Stat(path)
@@ -97,6 +98,9 @@ func (b *builder) wrapSandbox() error {
 	}
 	for _, path := range existing(append([]string{b.Dir}, s.show...)) {
 		argv = append(argv, "--bind", path, path)
+	}
+	if b.artifactsElsewhere() {
+		argv = append(argv, "--bind", b.job.ArtifactDir, b.job.ArtifactDir)
 	}
 	if s.isolatedDir != "" {
 		argv = append(argv, "--bind", s.isolatedDir, s.isolatedDir)
@@ -120,6 +124,30 @@ func (b *builder) wrapSandbox() error {
 	}
 	b.job.Argv = append(argv, b.job.Argv...)
 	return nil
+}
+
+// libraries makes the sandbox's directory of libraries what the host's is: a
+// link into /usr, or a directory. Without it no program starts on Debian, where
+// the loader in /lib64 is a link to there.
+func libraries(path string) []string {
+	if target, err := os.Readlink(path); err == nil {
+		return []string{"--symlink", target, path}
+	}
+	if _, err := os.Stat(path); err == nil {
+		return []string{"--ro-bind", path, path}
+	}
+	return nil
+}
+
+// artifactsElsewhere tells whether the artifact directory is not where the
+// isolated job sees it with the private data directory. It has to: the events
+// are written there.
+func (b *builder) artifactsElsewhere() bool {
+	rel, err := filepath.Rel(b.Dir, b.job.ArtifactDir)
+	if b.containerized() {
+		return rel != filepath.Join("artifacts", b.Ident)
+	}
+	return err != nil || !filepath.IsLocal(rel)
 }
 
 // existing returns those of paths that are there, resolved, sorted, each once.
@@ -170,6 +198,9 @@ func (b *builder) wrapContainer() error {
 	argv, err := mount(argv, b.Dir, "/runner", ":Z")
 	if err != nil {
 		return err
+	}
+	if b.artifactsElsewhere() { // the directory is made when the job begins
+		argv = append(argv, "-v", j.ArtifactDir+"/:/runner/artifacts/"+b.Ident+"/:Z")
 	}
 	if podman && auth != "" {
 		argv = append(argv, "--authfile="+auth)
