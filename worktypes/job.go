@@ -136,6 +136,7 @@ func (u *unit) makePlan() (Plan, error) {
 
 // fork hands a Running unit to the keeper.
 func (u *unit) fork(plan Plan) (Task, error) {
+	plan.Scratch = plan.Scratch || plan.User.homeless()
 	if plan.Scratch {
 		if err := os.Mkdir(u.file(scratchDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
@@ -148,7 +149,7 @@ func (u *unit) fork(plan Plan) (Task, error) {
 		plan.Dir = "/" // the node's may be closed to him
 	}
 	task, err := u.m.keeper.Start(Launch{
-		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(plan.User.environ(os.Environ()), plan.Env...), WorkDir: plan.Dir,
+		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(plan.User.environ(os.Environ(), u.file(scratchDir)), plan.Env...), WorkDir: plan.Dir,
 		Separate: plan.SeparateStderr, User: plan.User,
 	})
 	if err != nil {

@@ -15,7 +15,7 @@ type User struct {
 	Name     string
 	UID, GID uint32
 	Groups   []uint32 `json:",omitempty"` // supplementary; GID need not be among them
-	Home     string   `json:",omitempty"` // of $HOME; empty: "/"
+	Home     string   `json:",omitempty"` // of $HOME
 }
 
 // Credential is the user for who forks; nil for a nil user.
@@ -26,8 +26,9 @@ func (u *User) Credential() *syscall.Credential {
 	return &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}
 }
 
-// environ is a job's environment without what is the node's user's.
-func (u *User) environ(env []string) []string {
+// environ is a job's environment without what is the node's user's. Who has no home
+// has the scratch directory.
+func (u *User) environ(env []string, scratch string) []string {
 	if u == nil {
 		return env
 	}
@@ -36,10 +37,18 @@ func (u *User) environ(env []string) []string {
 		return strings.HasPrefix(name, "XDG_") || slices.Contains([]string{"HOME", "USER", "LOGNAME", "MAIL", "SSH_AUTH_SOCK"}, name)
 	})
 	home := u.Home
-	if home == "" {
-		home = "/"
+	if u.homeless() {
+		home = scratch
 	}
 	return append(env, "HOME="+home, "USER="+u.Name, "LOGNAME="+u.Name)
+}
+
+func (u *User) homeless() bool {
+	if u == nil {
+		return false
+	}
+	fi, err := os.Stat(u.Home)
+	return err != nil || !fi.IsDir()
 }
 
 // passable is what another user needs to come through a directory: he cannot list

@@ -149,7 +149,7 @@ func (p *Policy) byDefault(w Who, a Ask) string {
 	case a.Kind == Work && namesWork(w, a.Name):
 		return ""
 	case a.Kind == Work:
-		return fmt.Sprintf("his certificate is for work of the types %q (ranvier ca token --work)", w.Work)
+		return fmt.Sprintf("the certificate of %s is for work of the types %q (ranvier ca token --work)", w.ID, w.Work)
 	case a.Kind == Command:
 		return "it is not allowed over the mesh: use the control socket on the node's host, or a work-policy item for the service"
 	}

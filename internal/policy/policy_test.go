@@ -77,7 +77,7 @@ func TestRules(t *testing.T) {
 		{"a rule for others", alice(), work("cat"), "names him (the last one is 2)"},
 		{"a rule without from is for who may by default", member("x", "client", "id"), work("id"), "0 false"},
 		{"and for nobody else", alice(), work("id"), "names him"},
-		{"no rule", alice(), work("true"), "his certificate"},
+		{"no rule", alice(), work("true"), "certificate of alice"},
 		{"a command of the service", member("root", "client"), Ask{Kind: Command, Name: "reload", Service: "control"}, "0 false"},
 		{"of another service", member("root", "client"), Ask{Kind: Command, Name: "reload", Service: "other"}, "control socket"},
 		{"looking stays allowed", alice(), Ask{Kind: Command, Name: "ping", Service: "control"}, "0 false"},

@@ -52,7 +52,7 @@ type kept struct {
 	dir    string
 	cgroup string          // its directory; empty: none
 	family *process.Family // for where there is no cgroup
-	record *os.File // worktypes.AppendExit writes to it
+	record *os.File        // worktypes.AppendExit writes to it
 	stdout *os.File
 }
 
