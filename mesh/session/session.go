@@ -215,6 +215,14 @@ func (c *Conn) Reset(code wire.Code, reason string) {
 // Gone is closed when the session is over: all is delivered, or lost.
 func (c *Conn) Gone() <-chan struct{} { return c.gone }
 
+// Connected reports whether the stream has a carrier now. Without one what is
+// written waits for another.
+func (c *Conn) Connected() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now != nil
+}
+
 // LocalAddr implements net.Conn.
 func (c *Conn) LocalAddr() net.Addr { return c.cfg.Local }
 

@@ -34,6 +34,9 @@ type Client struct {
 	// Waiting, where it is not nil, is told each time why a job cannot be reached,
 	// before it is tried again.
 	Waiting func(err error)
+
+	// idle, where it is not nil, has connections that wait for the next request.
+	idle *idle
 }
 
 // readAhead is what a connection's reader takes at once: a whole frame of Data.
@@ -55,7 +58,7 @@ func (c *Client) begin(ctx context.Context, id string, t wire.Type, msg any) (*c
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", worktypes.ErrBadSpec, err)
 	}
-	conn, err := c.Dial(ctx)
+	conn, err := c.connect(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the work service of node %s: %w", c.Node, err)
 	}
@@ -67,10 +70,22 @@ func (c *Client) begin(ctx context.Context, id string, t wire.Type, msg any) (*c
 	return k, nil
 }
 
+func (c *Client) connect(ctx context.Context) (net.Conn, error) {
+	if c.idle != nil {
+		if conn := c.idle.take(c.Node); conn != nil {
+			return conn, nil
+		}
+	}
+	return c.Dial(ctx)
+}
+
 // fail closes the connection and says what broke it.
 func (k *call) fail(ctx context.Context, err error) error {
 	k.stop()
 	k.conn.Close()
+	if k.c.idle != nil {
+		k.c.idle.drop(k.c.Node) // the node may be another process now
+	}
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -83,6 +98,15 @@ func (k *call) fail(ctx context.Context, err error) error {
 func (k *call) close() {
 	k.stop()
 	k.conn.Close()
+}
+
+// done lets go of a connection whose request was answered.
+func (k *call) done() {
+	if k.c.idle != nil && k.stop() {
+		k.c.idle.put(k.c.Node, k.conn)
+		return
+	}
+	k.close()
 }
 
 // next reads a message that is not Data. A Refusal is its error.
@@ -149,7 +173,7 @@ func (c *Client) statuses(ctx context.Context, t wire.Type, id string, each func
 		}
 		switch t {
 		case typeDone:
-			k.close()
+			k.done()
 			return nil
 		case typeStatus:
 			st, err := parseStatus(body)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -26,12 +27,17 @@ func (x *exchange) follow(id string, offset int64) error {
 		return x.refuse(err)
 	}
 	release, forwarded := make(chan struct{}, 1), make(chan struct{})
+	var ended atomic.Bool // the terminal state is on its way
 	var helpers sync.WaitGroup
-	helpers.Go(func() { x.listen(id, release) })
+	helpers.Go(func() { x.listen(id, &ended, release) })
 	helpers.Go(func() { defer close(forwarded); x.forward(states) })
 	defer helpers.Wait()
-	defer x.conn.Close() // ends listen, and forward where it writes
-	defer stopWatch()    // ends forward where it waits
+	defer func() {
+		if !x.again {
+			x.conn.Close() // ends listen, and forward where it writes
+		}
+	}()
+	defer stopWatch() // ends forward where it waits
 
 	if err := x.copy(res); err != nil {
 		if x.ctx.Err() != nil {
@@ -46,6 +52,7 @@ func (x *exchange) follow(id string, offset int64) error {
 	if err != nil { // released meanwhile, by somebody else
 		return x.refuseFollowed(err)
 	}
+	ended.Store(true)
 	if err := x.send(typeStatus, statusToWire(st)); err != nil {
 		return err
 	}
@@ -56,9 +63,9 @@ func (x *exchange) follow(id string, offset int64) error {
 			err = nil // that is what was wanted
 		}
 		if err != nil {
-			return x.refuseFollowed(err)
+			return x.refuse(err)
 		}
-		return x.send(typeDone, struct{}{})
+		return x.done(nil)
 	case <-x.ctx.Done():
 		return nil
 	}
@@ -120,14 +127,15 @@ func (x *exchange) forward(states <-chan worktypes.Status) {
 	}
 }
 
-// listen is the goroutine that reads what the client says while it follows. Its
-// end is the client's: the connection is of no use to anybody then.
-func (x *exchange) listen(id string, release chan<- struct{}) {
-	defer x.gone()
+// listen is the goroutine that reads what the client says while it follows, up to
+// its Release after the terminal state. When the client goes before, the connection
+// is of no use to anybody.
+func (x *exchange) listen(id string, ended *atomic.Bool, release chan<- struct{}) {
 	var buf []byte
 	for {
 		t, body, err := readSmall(x.conn, buf)
 		if err != nil {
+			x.gone()
 			return
 		}
 		buf = body
@@ -138,10 +146,13 @@ func (x *exchange) listen(id string, release chan<- struct{}) {
 				x.log.Info("cancel of a work unit refused", "unit", id, "error", err)
 			}
 		case typeRelease:
-			select {
-			case release <- struct{}{}:
-			default:
+			if !ended.Load() {
+				x.log.Info("release of a work unit before its end: the client hangs up", "unit", id)
+				x.gone()
+				return
 			}
+			release <- struct{}{}
+			return
 		}
 	}
 }

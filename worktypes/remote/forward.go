@@ -25,9 +25,11 @@ type Forwarder struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	debts  sync.WaitGroup
+	idle   idle
 
 	mu     sync.Mutex
 	stores map[string]string // the incarnations of nodes' stores, by node
+	ended  map[string]*Job   // whose end is being written down, by unit
 	closed bool
 }
 
@@ -37,7 +39,7 @@ func NewForwarder(dial func(ctx context.Context, node string) (net.Conn, error),
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	f := &Forwarder{dial: dial, log: log, up: make(chan struct{}), stores: map[string]string{}}
+	f := &Forwarder{dial: dial, log: log, up: make(chan struct{}), stores: map[string]string{}, ended: map[string]*Job{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -53,6 +55,7 @@ func (f *Forwarder) Close() {
 	f.mu.Unlock()
 	f.cancel()
 	f.debts.Wait()
+	f.idle.close()
 }
 
 // Check implements worktypes.Agent. Whether the node has the work type only the
@@ -78,7 +81,10 @@ func (f *Forwarder) learn(node, store string) {
 }
 
 func (f *Forwarder) client(node string) *Client {
-	return &Client{Node: node, Keep: true, Dial: func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, node) }}
+	return &Client{
+		Node: node, Keep: true, idle: &f.idle,
+		Dial: func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, node) },
+	}
 }
 
 // wait waits for Start.
@@ -114,7 +120,13 @@ func (f *Forwarder) Owes(o worktypes.Owed, paid func()) {
 	if f.closed {
 		return
 	}
+	job := f.ended[o.ID]
+	delete(f.ended, o.ID)
 	f.debts.Go(func() {
+		if job != nil && job.dismiss(f.ctx) == nil {
+			paid()
+			return
+		}
 		if !f.wait(f.ctx) {
 			return
 		}
@@ -211,7 +223,6 @@ func (r *errand) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer job.Close()
 	defer context.AfterFunc(ctx, func() { job.Close() })()
 	gone := make(chan struct{})
 	defer close(gone)
@@ -222,7 +233,11 @@ func (r *errand) try(ctx context.Context) error {
 		case <-gone:
 		}
 	}()
-	return r.bring(job, out)
+	if err := r.bring(job, out); err != nil {
+		job.Close()
+		return err
+	}
+	return nil
 }
 
 // disk is an error of this node, which ends the unit.
@@ -294,18 +309,34 @@ func (r *errand) bring(job *Job, out io.Writer) error {
 		}
 		if n > 0 {
 			if _, err := out.Write((*buf)[:n]); err != nil {
+				job.Close()
 				return r.disk(err)
 			}
 		}
 		if err == io.EOF {
-			st := job.Status()
-			r.e.Finish(true, func(s *worktypes.Status) {
-				s.State, s.Detail, s.ExitCode, s.Signal, s.Started = st.State, st.Detail, st.ExitCode, st.Signal, st.Started
-			})
+			r.finish(job)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+	}
+}
+
+// finish ends the unit as the node's has, and then has that released: on the job's
+// connection, which Owes finds.
+func (r *errand) finish(job *Job) {
+	f, id, st := r.f, r.spec.ID, job.Status()
+	f.mu.Lock()
+	f.ended[id] = job
+	f.mu.Unlock()
+	r.e.Finish(true, func(s *worktypes.Status) {
+		s.State, s.Detail, s.ExitCode, s.Signal, s.Started = st.State, st.Detail, st.ExitCode, st.Signal, st.Started
+	})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ended[id] != nil { // there was nothing to finish
+		delete(f.ended, id)
+		job.Close()
 	}
 }

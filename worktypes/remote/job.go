@@ -106,6 +106,22 @@ func (j *Job) Cancel(ctx context.Context) error {
 	return nil
 }
 
+// dismiss releases the unit at its node, after the end of Results, for a Client
+// that keeps units and connections. The Job is closed then, whatever the error.
+func (j *Job) dismiss(ctx context.Context) error {
+	j.cancel()
+	k := j.call()
+	k.stop = context.AfterFunc(ctx, func() { k.conn.Close() })
+	if err := k.send(typeRelease, unitMsg{}); err != nil {
+		return k.fail(ctx, err)
+	}
+	if _, _, err := k.next(ctx); err != nil {
+		return err
+	}
+	k.done()
+	return nil
+}
+
 // Close lets go of the unit, which goes on at its node. It wakes a Read that
 // waits. It is not needed after Results has ended.
 func (j *Job) Close() error {
@@ -137,8 +153,9 @@ func (r *jobReader) Read(b []byte) (int, error) {
 			}
 		}
 		j.err = err
-		j.cancel()
-		j.call().close()
+		if err != io.EOF || j.c.idle == nil {
+			_ = j.Close()
+		}
 		return 0, err
 	}
 }

@@ -17,6 +17,8 @@ import (
 const (
 	// requestTime is how long a client has to say what it wants.
 	requestTime = 10 * time.Second
+	// idleTime is how long a connection may wait for its next request.
+	idleTime = 30 * time.Second
 	// lingerTime is how long a refused client has to see the refusal.
 	lingerTime = 10 * time.Second
 	// maxConns is how many connections are served at once; more are told so.
@@ -61,8 +63,8 @@ func NewServer(m *worktypes.Manager, log *slog.Logger) *Server {
 	return &Server{m: m, log: log, slots: make(chan struct{}, maxConns)}
 }
 
-// Serve answers the one request of a connection and closes it. It returns when
-// the answer is complete, the client is gone or ctx is over. peer owns what is
+// Serve answers the requests of a connection, one after the other, and closes it. It
+// returns when none comes for half a minute, after a refusal, when the client is gone or ctx is over. peer owns what is
 // submitted; when it is empty, what the connection says of itself as Identified
 // is taken.
 //
@@ -90,12 +92,17 @@ func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, perm
 		peer = id.PeerID()
 	}
 	x := &exchange{s: s, ctx: ctx, gone: cancel, conn: conn, peer: peer, permit: permit, log: s.log.With("peer", peer)}
-	if err := x.serve(); err != nil && !errors.Is(err, context.Canceled) {
+	err := x.serve(requestTime)
+	for err == nil && x.again {
+		x.again = false
+		err = x.serve(idleTime)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) && err != io.EOF {
 		x.log.Debug("work request ended early", "error", err)
 	}
 }
 
-// exchange is one connection's request and answer.
+// exchange is one connection: a request and its answer at a time.
 type exchange struct {
 	s      *Server
 	ctx    context.Context
@@ -105,14 +112,19 @@ type exchange struct {
 	permit func(worktypes.Spec) (Terms, error) // nil: all
 	terms  Terms                               // of the submit
 	log    *slog.Logger
+	again  bool // the request was answered, and another one may come
 
 	write sync.Mutex // held for one frame
 }
 
-// serve reads the request and answers it. The error is for the log.
-func (x *exchange) serve() error {
-	_ = x.conn.SetReadDeadline(time.Now().Add(requestTime))
+// serve reads a request and answers it. The error is for the log; io.EOF is the
+// client's leaving between two requests.
+func (x *exchange) serve(patience time.Duration) error {
+	_ = x.conn.SetReadDeadline(time.Now().Add(patience))
 	t, body, err := wire.ReadFrame(x.conn, nil, wire.MaxFrame)
+	if err == io.EOF {
+		return err
+	}
 	if err != nil {
 		if errors.Is(err, wire.ErrMalformed) {
 			return x.refuse(err)
@@ -280,6 +292,7 @@ func (x *exchange) done(err error) error {
 	if err != nil {
 		return x.refuse(err)
 	}
+	x.again = true
 	return x.send(typeDone, struct{}{})
 }
 
