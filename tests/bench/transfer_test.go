@@ -239,8 +239,7 @@ func BenchmarkProcess20000Events(b *testing.B) {
 // changes a file and runs it again. The reference is the first run.
 func BenchmarkSecondRun(b *testing.B) {
 	b.Setenv("XDG_STATE_HOME", b.TempDir())
-	bin := buildRanvier(b)
-	dir := privateDataDir(b)
+	dir := playDir(b, trivialPlay, 1)
 	project := filepath.Join(dir, "project")
 	for n := range 4 {
 		randomFile(b, filepath.Join(project, "large"+strconv.Itoa(n)), byte(n), 100)
@@ -249,15 +248,11 @@ func BenchmarkSecondRun(b *testing.B) {
 	textFiles(b, filepath.Join(project, "roles"), 2000, 4000)
 	var first, second, sentFirst, sentSecond []float64
 	for range max(b.N, 3) {
-		nodes := b.TempDir()
-		peer, socket := startLineIn(b, nodes, "a", "b"), filepath.Join(nodes, "a.sock")
-		if out, err := exec.Command(bin, "ping", "b", "--count", "1", "--wait", "10s", "--receptor-peer", peer).CombinedOutput(); err != nil {
-			b.Fatalf("%v\n%s", err, out)
-		}
+		nodes := startNodes(b, 2, "")
 		run := func() (ms, sent float64) {
-			before := sentBytes(b, bin, socket)
-			ms = wall(b, dir, bin+" run . -p test.yml --via-receptor b --receptor-peer "+peer)
-			sent = sentBytes(b, bin, socket) - before
+			before := sentBytes(b, nodes[0])
+			ms = wall(b, nodes, dir, overLinks)
+			sent = sentBytes(b, nodes[0]) - before
 			os.RemoveAll(filepath.Join(dir, "artifacts"))
 			return ms, sent
 		}
@@ -278,10 +273,10 @@ func BenchmarkSecondRun(b *testing.B) {
 	report(b, "second run of a 500 MB project", "ms", second, first)
 }
 
-// sentBytes is what the first node of the line has sent on its links.
-func sentBytes(b *testing.B, bin, socket string) (sum float64) {
+// sentBytes is what a node has sent on its links.
+func sentBytes(b *testing.B, node *worker) (sum float64) {
 	b.Helper()
-	out, err := exec.Command(bin, "status", "--json", "--socket", socket).Output()
+	out, err := exec.Command(node.cmd.Path, "status", "--json", "--socket", node.dir+"/s").Output()
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,13 +3,13 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,21 +22,25 @@ import (
 	"github.com/ranvier-mesh/ranvier/internal/control"
 )
 
-// worker is a node process with the work types true, cat and sh.
+// worker is a node process.
 type worker struct {
 	id, dir string
+	address string
 	cmd     *exec.Cmd
 }
 
 // startWorkers starts a line of nodes, the first of which submits.
 func startWorkers(b *testing.B, n int) []*worker {
 	b.Helper()
-	bin := filepath.Join(b.TempDir(), "ranvier")
-	build := exec.Command("go", "build", "-buildvcs=false", "-o", bin, "../../cmd/ranvier")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
+	return startNodes(b, n, "- work-command: {worktype: 'true', command: 'true'}\n"+
+		"- work-command: {worktype: cat, command: cat}\n- work-command: {worktype: sh, command: sh, params: -c, allowruntimeparams: true}\n")
+}
+
+// startNodes starts a line of nodes with further items in their files; where these
+// name no work, the nodes run plays.
+func startNodes(b *testing.B, n int, items string) []*worker {
+	b.Helper()
+	bin := buildRanvier(b)
 	var all []*worker
 	peer := ""
 	for i := range n {
@@ -48,10 +52,10 @@ func startWorkers(b *testing.B, n int) []*worker {
 		port := l.Addr().(*net.TCPAddr).Port
 		l.Close()
 		text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s/data}\n- control-service: {service: control, filename: %s/s}\n"+
-			"- tcp-listener: {bindaddr: 127.0.0.1, port: %d}\n%s- work-command: {worktype: 'true', command: 'true'}\n"+
-			"- work-command: {worktype: cat, command: cat}\n- work-command: {worktype: sh, command: sh, params: -c, allowruntimeparams: true}\n",
-			w.id, w.dir, w.dir, port, peer)
-		peer = fmt.Sprintf("- tcp-peer: {address: '127.0.0.1:%d'}\n", port)
+			"- tcp-listener: {bindaddr: 127.0.0.1, port: %d}\n%s%s",
+			w.id, w.dir, w.dir, port, peer, items)
+		w.address = "127.0.0.1:" + strconv.Itoa(port)
+		peer = fmt.Sprintf("- tcp-peer: {address: '%s'}\n", w.address)
 		if err := os.WriteFile(w.dir+"/f.yml", []byte(text), 0o600); err != nil {
 			b.Fatal(err)
 		}
@@ -140,7 +144,7 @@ func (w *worker) rss() float64 {
 	return float64(kib) / 1024
 }
 
-func percentile(d []time.Duration, p int) time.Duration {
+func percentile[T cmp.Ordered](d []T, p int) T {
 	slices.Sort(d)
 	return d[min(len(d)-1, len(d)*p/100)]
 }
