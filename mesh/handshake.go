@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +37,7 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 	if err := m.sendHello(control, peer.Cost); err != nil {
 		return nil, m.noHello(err) // it has closed the link already
 	}
-	hello, member, err := m.readHello(l, control, peer.AllowedPeers, true)
+	hello, member, err := m.readHello(l, control, wanted{peer.AllowedPeers, peer.Check}, true)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +67,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		return nil, m.noHello(err)
 	}
 	defer guard(ctx, l, control)()
-	hello, member, err := m.readHello(l, control, cfg.AllowedPeers, false)
+	hello, member, err := m.readHello(l, control, wanted{cfg.AllowedPeers, cfg.Check}, false)
 	if err != nil {
 		return nil, err
 	}
@@ -131,8 +132,14 @@ func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
 	return err
 }
 
+// wanted is whom a listener or a peer of the configuration is for.
+type wanted struct {
+	allowed []routing.NodeID // empty: all
+	check   func(routing.NodeID, []*x509.Certificate) error
+}
+
 // readHello reads the peer's Hello and refuses a peer that may not connect.
-func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID, dialled bool) (wire.Hello, identity.Member, error) {
+func (m *Mesh) readHello(l link.Link, control net.Conn, admit wanted, dialled bool) (wire.Hello, identity.Member, error) {
 	hello, err := m.parseHello(control)
 	if err != nil {
 		return hello, identity.Member{}, err
@@ -142,7 +149,7 @@ func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID
 		sendGoAway(l, control, wire.GoAway{Code: code, Node: m.cfg.ID, Reason: reason})
 		return hello, identity.Member{}, &RefusedError{Code: code, Node: m.cfg.ID, Reason: reason}
 	}
-	member, stranger := m.identify(l, hello, dialled)
+	member, stranger := m.identify(l, hello, admit, dialled)
 	switch {
 	case hello.Protocol != wire.Protocol:
 		return refuse(wire.CodeVersion, "it speaks protocol version %d, this node speaks %d", hello.Protocol, wire.Protocol)
@@ -152,7 +159,7 @@ func (m *Mesh) readHello(l link.Link, control net.Conn, allowed []routing.NodeID
 		return refuse(wire.CodeDuplicateID, "node id %s belongs to a node of the mesh: leave the id of a short-lived node to chance, or take another", hello.ID)
 	case hello.ID == m.cfg.ID:
 		return refuse(wire.CodeDuplicateID, "node id %s is this node's own: give each node an id of its own", hello.ID)
-	case len(allowed) > 0 && !slices.Contains(allowed, hello.ID):
+	case len(admit.allowed) > 0 && !slices.Contains(admit.allowed, hello.ID):
 		return refuse(wire.CodeForbidden, "node %s is not among the allowed peers", hello.ID)
 	}
 	return hello, member, nil
@@ -202,6 +209,9 @@ func (m *Mesh) parseHello(control net.Conn) (wire.Hello, error) {
 func (m *Mesh) noHello(err error) error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) {
 		err = op.Err
+		if op.Op == "remote error" && m.members == nil { // an alert of TLS
+			return fmt.Errorf("the peer does not take this node's certificate, its log says why: %w", err)
+		}
 	}
 	if m.members != nil {
 		return fmt.Errorf("the peer said no Hello (is it a node of mesh %s, and does it accept this node's certificate?): %w", m.members.self.Mesh, err)

@@ -183,11 +183,15 @@ func (m *Mesh) attachAnew() {
 
 // identify finds out who is at the other end of a link, and that this is who
 // may say such a Hello.
-func (m *Mesh) identify(l link.Link, hello wire.Hello, dialled bool) (identity.Member, error) {
-	if m.members == nil {
+func (m *Mesh) identify(l link.Link, hello wire.Hello, admit wanted, dialled bool) (identity.Member, error) {
+	secured, ok := l.(link.Authenticated)
+	switch {
+	case m.members != nil:
+	case ok && admit.check != nil:
+		return identity.Member{}, admit.check(hello.ID, secured.PeerCertificates())
+	default:
 		return identity.Member{}, nil
 	}
-	secured, ok := l.(link.Authenticated)
 	if !ok {
 		return identity.Member{}, errors.New("the link has no TLS, and this node has an identity")
 	}

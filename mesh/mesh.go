@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -79,6 +80,9 @@ type ListenerConfig struct {
 	NodeCost map[routing.NodeID]routing.Cost
 	// AllowedPeers are the ids that may connect; empty: all.
 	AllowedPeers []routing.NodeID
+	// Check, where it is not nil, says whether who has shown these certificates
+	// (nil: none) may be a node. It is for links whose TLS is not of Config.Self.
+	Check func(id routing.NodeID, chain []*x509.Certificate) error
 }
 
 // PeerConfig is a neighbour to dial.
@@ -91,6 +95,8 @@ type PeerConfig struct {
 	Cost      routing.Cost
 	// AllowedPeers are the ids that may answer there; empty: all.
 	AllowedPeers []routing.NodeID
+	// Check is as in ListenerConfig.
+	Check func(id routing.NodeID, chain []*x509.Certificate) error
 	// Once dials a single time instead of again and again.
 	Once bool
 }

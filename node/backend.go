@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"runtime"
 	"time"
 
@@ -53,12 +55,24 @@ func TraceHops(hops []mesh.Hop, err error) ([]control.TraceHop, error) {
 }
 
 // Connect implements control.Backend.
-func (b backend) Connect(ctx context.Context, node, service string) (control.Stream, error) {
+func (b backend) Connect(ctx context.Context, node, service, client string) (control.Stream, error) {
+	secure, err := b.n.tlsClient(client, node)
+	if err != nil {
+		return nil, err
+	}
 	conn, err := b.n.mesh.Dial(ctx, routing.NodeID(node), service)
 	if err != nil {
 		return nil, err // not conn: a nil *Conn is no nil Stream
 	}
-	return conn, nil
+	if secure == nil {
+		return conn, nil
+	}
+	inner := tls.Client(conn, secure)
+	if err := inner.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("TLS to the service %s of node %s: %w", service, node, err)
+	}
+	return inner, nil
 }
 
 // Status implements control.Backend.

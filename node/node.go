@@ -110,6 +110,9 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 			return nil, err
 		}
 	}
+	if err := n.checkTLS(); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			n.close()
@@ -123,22 +126,19 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 	if err != nil {
 		return nil, err
 	}
-	if n.mesh, err = mesh.New(ctx, n.meshConfig(epochs, opt)); err != nil {
+	mc, err := n.meshConfig(epochs, opt)
+	if err != nil {
+		return nil, err
+	}
+	if n.mesh, err = mesh.New(ctx, mc); err != nil {
 		return nil, blame(err, cfg.Listeners)
 	}
 	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
 	n.control.Handle(control.ReloadCommand(n.ReloadFile))
 	n.control.Handle(control.DrainCommand(drainTime, n.Drain))
 	n.control.Handle(n.workCommand())
-	for _, c := range cfg.ControlServices {
-		if c.Filename == "" {
-			continue
-		}
-		l, err := control.ListenUnix(c.Filename, c.Permissions)
-		if err != nil {
-			return nil, c.Pos.Errorf("filename", "%w", err)
-		}
-		n.sockets = append(n.sockets, l)
+	if err := n.listenControl(ctx); err != nil {
+		return nil, err
 	}
 	return n, nil
 }
@@ -146,7 +146,7 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 // Addrs returns the addresses that peers can dial, as scheme://address.
 func (n *Node) Addrs() []string { return n.mesh.Addrs() }
 
-func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
+func (n *Node) meshConfig(epochs *epochs, opt Options) (mesh.Config, error) {
 	c := mesh.Config{
 		ID: n.cfg.Node.ID, Epoch: epochs.current, SaveEpoch: func(e uint64) {
 			if err := epochs.save(e); err != nil {
@@ -159,12 +159,21 @@ func (n *Node) meshConfig(epochs *epochs, opt Options) mesh.Config {
 		c.Role = mesh.Leaf
 	}
 	for _, l := range n.cfg.Listeners {
-		c.Listeners = append(c.Listeners, listenerConfig(l))
+		lc, err := n.listenerConfig(l)
+		if err != nil {
+			return c, err
+		}
+		c.Listeners = append(c.Listeners, lc)
 	}
 	for _, p := range n.cfg.Peers {
-		c.Peers = append(c.Peers, peerConfig(p))
+		pc, err := n.peerConfig(p)
+		if err != nil {
+			return c, err
+		}
+		c.Peers = append(c.Peers, pc)
 	}
-	return c
+	n.tellTLS(n.cfg)
+	return c, nil
 }
 
 // Run keeps the node up until ctx ends or Drain is called, then stops it:
@@ -243,10 +252,18 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 		g.Go(func() error { return acceptAll(ctx, l, handle) })
 		return nil
 	}
+	secured := map[string]wrapper{remote.ServiceName: plain}
 	for _, c := range n.cfg.ControlServices {
-		services = append(services, routing.Service{Name: c.Service, ConnType: 1, Tags: map[string]string{"type": "Control Service"}})
+		service, wrap, err := n.controlService(c)
+		if err != nil {
+			return err
+		}
+		services = append(services, service)
+		if c.TLS != nil && secured[workOverTLS] == nil {
+			secured[workOverTLS] = wrap
+		}
 		if err := serve(c.Service, func(ctx context.Context, conn *mesh.Conn) {
-			n.control.ServeOnly(ctx, conn, n.mayControl(conn, c.Service))
+			n.control.ServeOnly(ctx, wrap(conn), n.mayControl(conn, c.Service))
 		}); err != nil {
 			return c.Pos.Errorf("service", "%w", err)
 		}
@@ -258,11 +275,13 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 	}
 	work.Admin = string(n.cfg.Node.ID)
 	work.Park, work.Audit = parkTime, n.audit.write
-	if err := serve(remote.ServiceName, func(ctx context.Context, conn *mesh.Conn) {
-		peer, permit := n.mayWork(conn)
-		work.ServeOnly(ctx, conn, peer, permit)
-	}); err != nil {
-		return fmt.Errorf("work service: %w", err)
+	for service, wrap := range secured {
+		if err := serve(service, func(ctx context.Context, conn *mesh.Conn) {
+			peer, permit := n.mayWork(conn)
+			work.ServeOnly(ctx, wrap(conn), peer, permit)
+		}); err != nil {
+			return fmt.Errorf("work service: %w", err)
+		}
 	}
 	return n.mesh.Advertise(ctx, services, n.types)
 }

@@ -66,19 +66,31 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 		return &ReloadError{ReloadInvalid, err}
 	}
 	gone, added := difference(n.current.Listeners, cfg.Listeners)
+	goneWays, addedWays := difference(n.current.Peers, cfg.Peers)
+	peers := make([]mesh.PeerConfig, len(addedWays))
+	for i, p := range addedWays {
+		if peers[i], err = n.peerConfig(p); err != nil {
+			return &ReloadError{ReloadInvalid, err}
+		}
+	}
+	for _, l := range added {
+		if _, err := n.listenerConfig(l); err != nil {
+			return &ReloadError{ReloadInvalid, err}
+		}
+	}
 	unbound, err := n.replaceListeners(ctx, gone, added)
 	if err != nil && len(unbound) == 0 {
 		return err
 	}
-	goneWays, addedWays := difference(n.current.Peers, cfg.Peers)
 	for _, p := range goneWays {
 		n.mesh.RemovePeer(ctx, p.Addresses[0])
 	}
-	for _, p := range addedWays {
-		if bad := n.mesh.AddPeer(peerConfig(p)); bad != nil { // the mesh has stopped
-			return p.Pos.Errorf("address", "%w", bad)
+	for i, p := range peers {
+		if bad := n.mesh.AddPeer(p); bad != nil { // the mesh has stopped
+			return addedWays[i].Pos.Errorf("address", "%w", bad)
 		}
 	}
+	n.tellTLS(cfg)
 	for _, w := range cfg.Warnings {
 		n.log.Warn(w)
 	}
@@ -107,7 +119,7 @@ func (n *Node) replaceListeners(ctx context.Context, gone, added []config.Listen
 			later = append(later, l)
 			continue
 		}
-		if err := n.mesh.AddListener(ctx, listenerConfig(l)); err != nil {
+		if err := n.addListener(ctx, l); err != nil {
 			for _, b := range bound {
 				n.mesh.RemoveListener(ctx, b.URL())
 			}
@@ -120,11 +132,19 @@ func (n *Node) replaceListeners(ctx context.Context, gone, added []config.Listen
 	}
 	var errs []error
 	for _, l := range later {
-		if err := n.mesh.AddListener(ctx, listenerConfig(l)); err != nil {
+		if err := n.addListener(ctx, l); err != nil {
 			errs, unbound = append(errs, blame(err, added)), append(unbound, l)
 		}
 	}
 	return unbound, errors.Join(errs...)
+}
+
+func (n *Node) addListener(ctx context.Context, l config.Listener) error {
+	c, err := n.listenerConfig(l)
+	if err != nil {
+		return err
+	}
+	return n.mesh.AddListener(ctx, c)
 }
 
 // blame puts the item of the file to an error of a listener.

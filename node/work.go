@@ -1,8 +1,6 @@
 package node
 
 import (
-	"context"
-	"net"
 	"os/exec"
 	"path/filepath"
 	"time"
@@ -38,13 +36,7 @@ func (n *Node) openWork(opt Options) error {
 	if n.audit, err = openAudit(n.cfg.Node.DataDir, n.log); err != nil {
 		return err
 	}
-	n.forward = remote.NewForwarder(func(ctx context.Context, to string) (net.Conn, error) {
-		conn, err := n.mesh.Dial(ctx, routing.NodeID(to), remote.ServiceName)
-		if err != nil {
-			return nil, err // not conn: a nil *mesh.Conn is no nil net.Conn
-		}
-		return conn, nil
-	}, n.log)
+	n.forward = remote.NewForwarder(n.dialWork, n.log)
 	w := worktypes.Options{Log: n.log, Agent: n.forward, ContentLimit: n.cfg.Node.ContentLimit,
 		Grace: n.cfg.WorkLimits.Grace, Limits: n.concurrent(types), Retention: n.retention()}
 	if len(opt.Keeper) > 0 {

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
-	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 	"github.com/ranvier-mesh/ranvier/worktypes/remote"
@@ -52,7 +51,7 @@ func (n *Node) doWork(ctx context.Context, req *control.Request, s *control.Sess
 // peerOf is who is at the other end of a control connection; empty is somebody on
 // this host, who may do everything.
 func peerOf(s *control.Session) string {
-	if c, ok := s.Conn().(*mesh.Conn); ok {
+	if c, ok := overMesh(s.Conn()); ok {
 		return string(c.PeerIdentity())
 	}
 	return ""
@@ -132,12 +131,15 @@ func (w workRequest) spec() (worktypes.Spec, error) {
 	if w.req.Rest != "" {
 		spec.Params["params"] = w.req.Rest
 	}
+	if err := w.options(&spec, local); err != nil {
+		return spec, err
+	}
 	for _, key := range slices.Sorted(maps.Keys(spec.Params)) {
-		if !local && strings.HasPrefix(key, "secret_") {
-			return spec, fmt.Errorf("work submit: %s: secrets are not sent to another node as parameters; put them into the payload", key)
+		if !local && spec.TLSClient == "" && strings.HasPrefix(key, "secret_") {
+			return spec, fmt.Errorf("work submit: %s: secrets are sent to another node with a tlsclient only, or in the payload", key)
 		}
 	}
-	return spec, w.options(&spec, local)
+	return spec, nil
 }
 
 // options reads ttl, signature and tlsclient.
@@ -159,10 +161,17 @@ func (w workRequest) options(spec *worktypes.Spec, local bool) error {
 		}
 		spec.Expires = time.Now().Add(d).UTC()
 	}
+	if !local {
+		if spec.TLSClient, err = w.req.String("tlsclient"); err != nil {
+			return err
+		}
+		if _, err := w.n.tlsClient(spec.TLSClient, spec.Node); err != nil {
+			return fmt.Errorf("work submit: %w", err)
+		}
+	}
 	for key, text := range map[string]string{
 		"signature": "work type did not expect a signature",
 		"signwork":  "signing work is not supported yet in this version",
-		"tlsclient": "TLS clients are not supported yet in this version",
 	} {
 		if v, err := w.req.String(key); err != nil {
 			return err
@@ -263,7 +272,7 @@ func (n *Node) unitStatus(id string) unitStatus {
 	u.WorkType = "remote"
 	extra := extraData{
 		RemoteNode: spec.Node, RemoteWorkType: spec.Type, RemoteParams: params, RemoteStarted: r.Taken,
-		LocalCancelled: canceled || st.State == worktypes.Canceled, Expiration: spec.Expires,
+		LocalCancelled: canceled || st.State == worktypes.Canceled, TLSClient: spec.TLSClient, Expiration: spec.Expires,
 	}
 	if r.Store != "" {
 		extra.RemoteUnitID = id

@@ -33,6 +33,9 @@ type Spec struct {
 	// Expires is when the job is not started any more; zero: never. It bounds the
 	// start, not the job.
 	Expires time.Time `json:",omitzero"`
+	// TLSClient names the settings by which this node is to be sure of Node;
+	// empty: its identity.
+	TLSClient string `json:",omitempty"`
 	// Grants are identities beside Owner that may see and end the unit.
 	Grants []string `json:",omitempty"`
 }

@@ -12,9 +12,10 @@ import (
 func Equal[T any](a, b T) bool { return same(reflect.ValueOf(a), reflect.ValueOf(b)) }
 
 // Fixed names the items in which two files differ and that a running node
-// cannot change: all but its listeners, its peers and the log level.
+// cannot change: all but its listeners, its peers, the log level, and TLS items that nothing
+// else uses.
 func Fixed(a, b *Config) []string {
-	reloadable := []string{"File", "LocalOnly", "LogLevel", "Listeners", "Peers", "Warnings"}
+	reloadable := []string{"File", "LocalOnly", "LogLevel", "Listeners", "Peers", "TLSServers", "TLSClients", "Warnings"}
 	var changed []string
 	x, y := reflect.ValueOf(*a), reflect.ValueOf(*b)
 	for i := range x.NumField() {

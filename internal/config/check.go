@@ -2,6 +2,8 @@ package config
 
 import (
 	"errors"
+	"net"
+	"slices"
 	"strings"
 
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -9,6 +11,9 @@ import (
 
 // check looks at the items together and fills in what depends on the host.
 func check(c *Config, rep *report, hostname func() (string, error)) {
+	if checkCerts(c, rep) {
+		return
+	}
 	defaultID(c, rep, hostname)
 	file := Pos{File: c.File}
 	switch {
@@ -52,6 +57,19 @@ func defaultID(c *Config, rep *report, hostname func() (string, error)) {
 	c.Node.ID = id
 }
 
+// checkTCP refuses a control socket that other hosts can use without showing
+// who they are.
+func (s *ControlService) checkTCP() error {
+	l := Listener{TLS: s.TCPTLS}
+	l.BindAddr, _, _ = net.SplitHostPort(s.TCPListen)
+	if s.TCPListen == "" || l.loopback() || l.closed() {
+		return nil
+	}
+	return s.Pos.Errorf("tcplisten",
+		`anyone who reaches %s could run jobs and change the node: listen on 127.0.0.1, or write "tcptls" with the name of a tls-server that has requireclientcert, or "insecure: true" in the item node to allow it`,
+		s.TCPListen)
+}
+
 // checkDuplicates finds items that would fight for the same thing.
 func checkDuplicates(c *Config, rep *report) {
 	seen := map[[2]string]int{} // what and its name to the first line
@@ -90,6 +108,11 @@ func checkDuplicates(c *Config, rep *report) {
 			rep.errorf(s.Pos, "filename", "the control-service on line %d has the socket %s already", line, s.Filename)
 		}
 	}
+	for _, t := range slices.Concat(c.TLSServers, c.TLSClients) {
+		if line := again(t.Pos, t.Pos.Item, t.Name); line > 0 && t.Name != "" {
+			rep.errorf(t.Pos, "name", "the %s on line %d is called %q already", t.Pos.Item, line, t.Name)
+		}
+	}
 	for _, w := range c.WorkCommands {
 		if line := again(w.Pos, "work", w.WorkType); line > 0 && w.WorkType != "" {
 			rep.errorf(w.Pos, "worktype", "the work type %q stands on line %d already", w.WorkType, line)
@@ -107,10 +130,15 @@ func (c *Config) CheckLoopback() error {
 	}
 	var errs []error
 	for _, l := range c.Listeners {
-		if !l.loopback() {
+		if !l.loopback() && !l.closed() {
 			errs = append(errs, l.Pos.Errorf("bindaddr",
-				`anyone who reaches %s could join the mesh, since this node has no identity: make one with "ranvier ca init" or "ranvier join", or write "bindaddr: 127.0.0.1", or "insecure: true" in the item node to allow it`,
+				`anyone who reaches %s could join the mesh, since this node has no identity: make one with "ranvier ca init" or "ranvier join", or write "bindaddr: 127.0.0.1", or "tls" with the name of a tls-server that has requireclientcert, or "insecure: true" in the item node to allow it`,
 				l.Address()))
+		}
+	}
+	for _, s := range c.ControlServices {
+		if err := s.checkTCP(); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

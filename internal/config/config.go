@@ -34,6 +34,9 @@ type Config struct {
 	LogLevel        slog.Level
 	Listeners       []Listener
 	Peers           []Peer
+	TLSServers      []TLS
+	TLSClients      []TLS
+	Certs           Certs // the file makes certificates and is no node's; nil: it is
 	ControlServices []ControlService
 	WorkCommands    []WorkCommand
 	WorkPolicies    []WorkPolicy
@@ -65,6 +68,9 @@ type ControlService struct {
 	Service     string      // its name as a service of the mesh
 	Filename    string      // of the unix socket; empty: none
 	Permissions fs.FileMode // of the unix socket
+	TLS         *TLS        // a tls-server, for the service; nil: none
+	TCPListen   string      // host:port on this host; empty: none
+	TCPTLS      *TLS        // a tls-server, for TCPListen; nil: none
 }
 
 // WorkCommand is a work type that runs a command.

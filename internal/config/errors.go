@@ -35,6 +35,14 @@ func (p Pos) String() string {
 	return s
 }
 
+// Place says where the item stands, for the text of another item's error.
+func (p Pos) Place() string {
+	if p.Line < 1 {
+		return "the command line"
+	}
+	return fmt.Sprintf("line %d", p.Line)
+}
+
 // Error is one thing that is wrong with a configuration file, as in
 //
 //	ranvier.conf:7: tcp-peer: key "cost": "abc" is not a number
@@ -67,6 +75,8 @@ type report struct {
 	// unread is set when some part of the file could not be taken as an item,
 	// so that nothing can be said about what the file does not contain.
 	unread bool
+	// later is what can be done only when all items have been read.
+	later []func(*Config)
 }
 
 func (r *report) errorf(p Pos, key, format string, args ...any) {

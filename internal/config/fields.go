@@ -70,6 +70,12 @@ func (f *fields) index(key string) int {
 	return slices.IndexFunc(f.given, func(g field) bool { return g.key == key })
 }
 
+// has tells whether a key is given and not null.
+func (f *fields) has(key string) bool {
+	i := f.index(key)
+	return i >= 0 && !isNull(f.given[i].value)
+}
+
 // keys returns what is given, in lower case.
 func (f *fields) keys() []string {
 	var keys []string
@@ -88,6 +94,17 @@ func (f *fields) take(key string) (field, bool) {
 	}
 	f.given[i].taken = true
 	return f.given[i], !isNull(f.given[i].value)
+}
+
+// wrong tells whether a key was given and could not be read, which has been
+// reported.
+func (f *fields) wrong(key string) bool {
+	for _, e := range f.rep.errs {
+		if e.Item == f.pos.Item && strings.EqualFold(e.Key, key) && e.Line >= f.pos.Line {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *fields) reportUnknown() {

@@ -34,12 +34,12 @@ func table() []item {
 	}
 	items = append(items, linkItems()...)
 	items = append(items, workPolicyItems()...)
+	items = append(items, tlsItems()...)
+	items = append(items, certItems()...)
 	for _, name := range []string{
-		"tls-server", "tls-client",
 		"work-signing", "work-verification",
 		"tcp-server", "tcp-client", "udp-server", "udp-client",
 		"unix-socket-server", "unix-socket-client", "command-service",
-		"cert-init", "cert-makereq", "cert-signreq",
 	} {
 		items = append(items, item{name: name, any: true, build: unsupported})
 	}
@@ -70,15 +70,19 @@ func buildNode(c *Config, f *fields) {
 }
 
 func buildControlService(c *Config, f *fields) {
+	i := len(c.ControlServices)
 	c.ControlServices = append(c.ControlServices, ControlService{
 		Pos:         f.pos,
 		Service:     get(f, "service", "control", asName),
 		Filename:    get(f, "filename", "", asText),
 		Permissions: f.mode("permissions", 0o600),
+		TCPListen:   get(f, "tcplisten", "", asListen),
 	})
-	f.unsupported("tls")
-	f.unsupported("tcplisten")
-	f.unsupported("tcptls")
+	f.tls("tls", server, func(c *Config, t *TLS) { c.ControlServices[i].TLS = t })
+	f.tls("tcptls", server, func(c *Config, t *TLS) { c.ControlServices[i].TCPTLS = t })
+	if f.has("tcptls") && !f.has("tcplisten") {
+		f.warnf("tcptls", "has no effect without tcplisten")
+	}
 }
 
 func buildWorkCommand(c *Config, f *fields) {
@@ -135,5 +139,8 @@ func build(c *Config, raws []rawItem, rep *report) {
 			it.build(c, f)
 			f.reportUnknown()
 		}
+	}
+	for _, f := range rep.later {
+		f(c)
 	}
 }

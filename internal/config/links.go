@@ -33,6 +33,8 @@ type Listener struct {
 	AllowedPeers []routing.NodeID
 	// Rate is how many bytes a second each link may send; 0 for no bound.
 	Rate int64
+	// TLS is a tls-server with certificates of the site's own; nil: none.
+	TLS *TLS
 }
 
 // Address returns the listener's address in the form of net.Listen.
@@ -54,6 +56,12 @@ func (l *Listener) URL() string {
 func (l *Listener) loopback() bool {
 	ip, err := netip.ParseAddr(l.BindAddr)
 	return l.BindAddr == "localhost" || err == nil && ip.Unmap().IsLoopback()
+}
+
+// closed tells whether only who shows a certificate of the site's can link to
+// the listener.
+func (l *Listener) closed() bool {
+	return l.TLS != nil && l.TLS.Item.RequireCert && (l.TLS.Item.CAs != "" || len(l.TLS.Item.Pinned) > 0)
 }
 
 // Network is what the port is a port of: "tcp" or "udp".
@@ -78,6 +86,8 @@ type Peer struct {
 	AllowedPeers []routing.NodeID
 	// Rate is how many bytes a second the link may send; 0 for no bound.
 	Rate int64
+	// TLS is a tls-client with certificates of the site's own; nil: none.
+	TLS *TLS
 }
 
 // linkItems are the items that make links, by their transport.
@@ -117,8 +127,9 @@ func buildListener(scheme string) func(*Config, *fields) {
 		if scheme == "ws" {
 			l.Path = get(f, "path", "/", asPath)
 		}
+		i := len(c.Listeners)
 		c.Listeners = append(c.Listeners, l)
-		f.unsupported("tls")
+		f.tls("tls", server, func(c *Config, t *TLS) { c.Listeners[i].TLS = t })
 	}
 }
 
@@ -135,8 +146,14 @@ func buildPeer(scheme string) func(*Config, *fields) {
 		if scheme == "ws" || hasWebSocket(p.Addresses) {
 			p.Header = get(f, "extraheader", nil, asHeader)
 		}
+		i := len(c.Peers)
 		c.Peers = append(c.Peers, p)
-		f.unsupported("tls")
+		f.tls("tls", client, func(c *Config, t *TLS) { c.Peers[i].TLS = t })
+		for _, a := range p.Addresses {
+			if f.has("tls") && strings.HasPrefix(a, "ws://") {
+				f.rep.errorf(f.pos, "tls", "%s is a WebSocket without TLS: write wss://", a)
+			}
+		}
 	}
 }
 

@@ -97,7 +97,7 @@ func TestWrongLinkItems(t *testing.T) {
 		{"- ws-listener: {port: 1, path: mesh}", `"mesh" is no path`},
 		{"- ws-listener: {port: 1, path: '/a?b'}", `is no path`},
 		{"- quic-listener: {port: 1, path: /}", `key "path": there is no such key`},
-		{"- udp-peer: {address: 'h:1', tls: x}", `key "tls": it is not supported yet`},
+		{"- udp-peer: {address: 'h:1', tls: x}", `key "tls": there is no tls-client "x"`},
 		{"- tcp-peer: {address: 'h:1', rate: 5}", `key "rate": "5" is no rate`},
 		{"- tcp-peer: {address: 'h:1', rate: 5Mb}", `"5Mb" is no rate`},
 		{"- tcp-peer: {address: 'h:1', rate: 5bps}", `is no rate`},

@@ -203,6 +203,28 @@ func asLevel(n *yaml.Node) (slog.Level, error) {
 	return 0, fmt.Errorf("%q is no log level: error, warning, info or debug is allowed", s)
 }
 
+// asListen is host:port or a port alone, on all addresses, to listen on.
+func asListen(n *yaml.Node) (string, error) {
+	s, err := asText(n)
+	if err != nil {
+		return "", err
+	}
+	if _, err := strconv.ParseUint(s, 10, 16); err == nil {
+		return net.JoinHostPort("0.0.0.0", s), nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", fmt.Errorf("%q is no port and no host:port", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", fmt.Errorf("%q has no port from 0 to 65535", s)
+	}
+	if host == "" {
+		host = "0.0.0.0"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // asHost is an IP address or a host name without a port.
 func asHost(n *yaml.Node) (string, error) {
 	s, err := asText(n)

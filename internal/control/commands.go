@@ -88,14 +88,13 @@ func (s *Server) connect(ctx context.Context, req *Request, sess *Session) error
 	if err != nil {
 		return err
 	}
-	if tls, err := req.String("tls"); err != nil {
+	tls, err := req.String("tls")
+	if err != nil {
 		return err
-	} else if tls != "" {
-		return fmt.Errorf("connect: the TLS client %.100q: TLS to a service is not supported yet in this version", tls)
 	}
 	opening, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	far, err := s.backend.Connect(opening, node, service)
+	far, err := s.backend.Connect(opening, node, service, tls)
 	if err != nil {
 		return err
 	}

@@ -36,8 +36,9 @@ type Backend interface {
 	// so far with an error.
 	Traceroute(ctx context.Context, target string) ([]TraceHop, error)
 	// Connect opens a stream to a service of a node. ctx ends the opening,
-	// not the stream.
-	Connect(ctx context.Context, node, service string) (Stream, error)
+	// not the stream. tls names the TLS client of the node to speak to the
+	// service with; empty: none.
+	Connect(ctx context.Context, node, service, tls string) (Stream, error)
 }
 
 // Stream carries bytes both ways and can say that one way is over. A net.Conn

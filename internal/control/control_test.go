@@ -67,7 +67,10 @@ func (n fakeNode) Traceroute(_ context.Context, target string) ([]TraceHop, erro
 	return append(hops, TraceHop{From: target, Time: 300 * time.Microsecond}), nil
 }
 
-func (n fakeNode) Connect(_ context.Context, node, service string) (Stream, error) {
+func (n fakeNode) Connect(_ context.Context, node, service, tls string) (Stream, error) {
+	if tls != "" {
+		return nil, fmt.Errorf("there is no tls-client %q", tls)
+	}
 	if service != "echo" {
 		return nil, fmt.Errorf("node %s has no service %q", node, service)
 	}

@@ -67,7 +67,7 @@ func FuzzRevocations(f *testing.F) {
 }
 
 func FuzzOtherNames(f *testing.F) {
-	good, err := ReceptorSAN([]string{"h"}, []routing.NodeID{"a", "b"})
+	good, err := ReceptorSAN([]string{"h"}, nil, []routing.NodeID{"a", "b"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func site(t *testing.T) (cafile, certfile, keyfile string, leaf *x509.Certificat
 	if err != nil {
 		t.Fatal(err)
 	}
-	san, err := ReceptorSAN([]string{"localhost"}, []routing.NodeID{"old1", "old2"})
+	san, err := ReceptorSAN([]string{"localhost"}, nil, []routing.NodeID{"old1", "old2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +182,7 @@ func TestReceptor(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c.ServerName = "localhost"
-			if err := shake(t, c, s); (err == nil) != tc.ok {
+			if err := shake(t, c("localhost"), s); (err == nil) != tc.ok {
 				t.Errorf("error %v, want success: %v", err, tc.ok)
 			}
 		})

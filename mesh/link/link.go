@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -66,10 +67,19 @@ type Options struct {
 	// Header is sent with the request that makes a WebSocket; other
 	// transports do not look at it.
 	Header http.Header
+	// ServerTLS and ClientTLS, where they are not nil, take the place of the
+	// transport's own settings on the links that are accepted and dialled; of a
+	// WebSocket they are those below HTTP, so that its links are wss. ClientTLS is
+	// asked at each attempt for the settings towards a host. Their NextProtos are
+	// not looked at; their MinVersion is, but QUIC has TLS 1.3 only.
+	ServerTLS *tls.Config
+	ClientTLS func(host string) *tls.Config
 }
 
 // Zero tells whether the options say nothing.
-func (o Options) Zero() bool { return o.Rate == 0 && len(o.Header) == 0 }
+func (o Options) Zero() bool {
+	return o.Rate == 0 && len(o.Header) == 0 && o.ServerTLS == nil && o.ClientTLS == nil
+}
 
 // Configurable is a Transport that knows Options.
 type Configurable interface {

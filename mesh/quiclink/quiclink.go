@@ -99,6 +99,9 @@ func strict(c, own *tls.Config) *tls.Config {
 func (t *Transport) With(o link.Options) link.Transport {
 	with := *t
 	with.options = o
+	if o.ServerTLS != nil {
+		with.server = strict(o.ServerTLS, nil)
+	}
 	return &with
 }
 
@@ -188,6 +191,9 @@ func (t *Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 		return nil, failed(nil, err)
 	}
 	config := t.client.Clone()
+	if t.options.ClientTLS != nil {
+		config = strict(t.options.ClientTLS(host), nil)
+	}
 	if config.ServerName == "" {
 		config.ServerName = host
 	}

@@ -3,6 +3,7 @@
 package tcplink
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"net"
@@ -19,8 +20,8 @@ import (
 // Names are resolved at every Dial.
 type Transport struct {
 	// ServerTLS and ClientTLS, where they are not nil, put TLS 1.3 on the
-	// links that are accepted and dialled; their NextProtos and MinVersion are
-	// not looked at. A nil one means plain TCP.
+	// links that are accepted and dialled; their NextProtos are not looked at, and
+	// their MinVersion is 1.3 where it says nothing. A nil one means plain TCP.
 	ServerTLS, ClientTLS *tls.Config
 	// Services are other protocols on the same listeners; see link.Accepted.
 	Services map[string]func(*tls.Conn)
@@ -34,6 +35,9 @@ const alpn = "ranvier/1"
 // With implements link.Configurable.
 func (t Transport) With(o link.Options) link.Transport {
 	t.Options = o
+	if o.ServerTLS != nil {
+		t.ServerTLS, t.Services = o.ServerTLS, nil
+	}
 	return t
 }
 
@@ -45,8 +49,8 @@ func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.ClientTLS != nil {
-		secured := tls.Client(conn, clientConfig(t.ClientTLS, addr))
+	if cfg := t.clientConfig(addr); cfg != nil {
+		secured := tls.Client(conn, cfg)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: conn.RemoteAddr(), Err: err}
@@ -86,10 +90,15 @@ func (l *listener) Accept() (link.Link, error) {
 	return muxlink.Server(pace.Conn(conn, l.options))
 }
 
-func clientConfig(c *tls.Config, addr string) *tls.Config {
-	c = strict(c)
-	if c.ServerName == "" {
-		c.ServerName, _, _ = net.SplitHostPort(addr)
+// clientConfig returns the settings of a link to addr; nil for plain TCP.
+func (t Transport) clientConfig(addr string) *tls.Config {
+	host, _, _ := net.SplitHostPort(addr)
+	if t.Options.ClientTLS != nil {
+		return strict(t.Options.ClientTLS(host))
+	}
+	c := strict(t.ClientTLS)
+	if c != nil && c.ServerName == "" {
+		c.ServerName = host
 	}
 	return c
 }
@@ -100,7 +109,7 @@ func strict(c *tls.Config) *tls.Config {
 		return nil
 	}
 	c = c.Clone()
-	c.MinVersion = tls.VersionTLS13
+	c.MinVersion = cmp.Or(c.MinVersion, tls.VersionTLS13)
 	c.NextProtos = []string{alpn}
 	return c
 }

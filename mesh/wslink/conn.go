@@ -2,6 +2,7 @@ package wslink
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,13 +16,22 @@ import (
 // One goroutine reads.
 type conn struct {
 	ws   *websocket.Conn
-	raw  net.Conn // below the WebSocket
+	raw  net.Conn             // below the WebSocket
+	tls  *tls.ConnectionState // below HTTP; nil: none
 	rest io.Reader
 }
 
-func newConn(ws *websocket.Conn, raw net.Conn) *conn {
+func newConn(ws *websocket.Conn, raw net.Conn, state *tls.ConnectionState) *conn {
 	ws.SetReadLimit(-1) // a message is read piece by piece, whatever its size
-	return &conn{ws: ws, raw: raw}
+	return &conn{ws: ws, raw: raw, tls: state}
+}
+
+// ConnectionState returns the TLS below HTTP; zero where there is none.
+func (c *conn) ConnectionState() tls.ConnectionState {
+	if c.tls == nil {
+		return tls.ConnectionState{}
+	}
+	return *c.tls
 }
 
 func (c *conn) Read(p []byte) (int, error) {

@@ -81,7 +81,7 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 		ws.Close(websocket.StatusPolicyViolation, "the subprotocol is "+subprotocol)
 		return
 	}
-	var conn net.Conn = newConn(ws, raw)
+	var conn net.Conn = newConn(ws, raw, r.TLS)
 	if l.tls != nil {
 		conn = link.Accepted(conn, l.tls, nil)
 	}

@@ -49,12 +49,22 @@ type Transport struct {
 // With implements link.Configurable.
 func (t Transport) With(o link.Options) link.Transport {
 	t.Options = o
+	if o.ServerTLS != nil { // it says itself who is let in
+		t.Secure, t.ServerTLS, t.LinkServerTLS = true, o.ServerTLS, nil
+	}
+	if o.ClientTLS != nil {
+		t.LinkClientTLS = nil
+	}
 	return t
 }
 
 // Dial implements link.Transport. A proxy that refuses and a server that
 // answers other than with a WebSocket are told in the error.
 func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
+	hostPort, _ := splitPath(addr)
+	if host, _, _ := net.SplitHostPort(hostPort); t.Options.ClientTLS != nil {
+		t.ClientTLS = t.Options.ClientTLS(host)
+	}
 	u := "ws://" + addr
 	if t.Secure {
 		u = "wss://" + addr
@@ -105,7 +115,7 @@ func (t Transport) dial(ctx context.Context, u string) (net.Conn, error) {
 		ws.CloseNow()
 		return nil, &net.OpError{Op: "dial", Net: "ws", Err: fmt.Errorf("the WebSocket at %s is no Ranvier node's", u)}
 	}
-	return newConn(ws, raw), nil
+	return newConn(ws, raw, answer.TLS), nil
 }
 
 // networkError finds the cause in what HTTP wraps around it.

@@ -18,7 +18,7 @@ import (
 // a node that is away waits here, and starts when that is back; its output is
 // brought here while it comes. It is safe for use by many goroutines.
 type Forwarder struct {
-	dial func(ctx context.Context, node string) (net.Conn, error)
+	dial DialFunc
 	log  *slog.Logger
 
 	up     chan struct{} // closed by Start
@@ -33,9 +33,13 @@ type Forwarder struct {
 	closed bool
 }
 
+// DialFunc opens a stream to the work service of a node; tlsClient is what a
+// unit's Spec.TLSClient says, empty for none.
+type DialFunc func(ctx context.Context, node, tlsClient string) (net.Conn, error)
+
 // NewForwarder returns a Forwarder that dials the work service of nodes. It
 // begins with Start.
-func NewForwarder(dial func(ctx context.Context, node string) (net.Conn, error), log *slog.Logger) *Forwarder {
+func NewForwarder(dial DialFunc, log *slog.Logger) *Forwarder {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -80,11 +84,15 @@ func (f *Forwarder) learn(node, store string) {
 	f.stores[node] = store
 }
 
-func (f *Forwarder) client(node string) *Client {
-	return &Client{
+func (f *Forwarder) client(node, tlsClient string) *Client {
+	c := &Client{
 		Node: node, Keep: true, idle: &f.idle,
-		Dial: func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, node) },
+		Dial: func(ctx context.Context) (net.Conn, error) { return f.dial(ctx, node, tlsClient) },
 	}
+	if tlsClient != "" {
+		c.idle = nil // they are connections of another kind
+	}
+	return c
 }
 
 // wait waits for Start.
@@ -131,7 +139,7 @@ func (f *Forwarder) Owes(o worktypes.Owed, paid func()) {
 			return
 		}
 		for tries := 0; ; tries++ {
-			err := f.client(o.Node).Release(f.ctx, o.ID)
+			err := f.client(o.Node, "").Release(f.ctx, o.ID)
 			if err == nil || !passing(err) { // there is no such unit, or it is not ours
 				paid()
 				return
@@ -162,7 +170,7 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 	}
 	spec := e.Spec()
 	r := &errand{
-		f: f, e: e, c: f.client(spec.Node), spec: spec, remote: e.Remote(), maybeSent: !e.Fresh() && e.Remote().Store != "",
+		f: f, e: e, c: f.client(spec.Node, spec.TLSClient), spec: spec, remote: e.Remote(), maybeSent: !e.Fresh() && e.Remote().Store != "",
 		log: f.log.With("unit", spec.ID, "job", spec.Job, "node", spec.Node),
 	}
 	canceled := e.Canceled()
