@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -56,8 +57,15 @@ func readMap(dir, name string) ([]Entry, error) {
 		}
 	}
 	var doc yaml.Node
-	if err := yaml.Unmarshal([]byte(data), &doc); err != nil {
-		return nil, fmt.Errorf("%w: %s: neither JSON nor YAML: %s", ErrJob, name, strings.TrimPrefix(err.Error(), "yaml: "))
+	in := yaml.NewDecoder(strings.NewReader(data))
+	err = in.Decode(&doc)
+	if err == nil { // nothing may come behind it
+		if err = in.Decode(new(yaml.Node)); err == nil {
+			err = errors.New("more than one document")
+		}
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: %s: neither JSON nor YAML: %s", ErrJob, name, yamlFault(err))
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
@@ -79,6 +87,18 @@ func readMap(dir, name string) ([]Entry, error) {
 		entries = append(entries, Entry{Key: key.Value, Value: v, Line: key.Line})
 	}
 	return entries, nil
+}
+
+// yamlFault is the library's message with the line as people count: that of its
+// parser, unlike that of its scanner, begins with 0.
+func yamlFault(err error) string {
+	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	var line int
+	if n, _ := fmt.Sscanf(text, "line %d: did not find", &line); n == 1 {
+		_, rest, _ := strings.Cut(text, ":")
+		return fmt.Sprintf("line %d:%s", line+1, rest)
+	}
+	return text
 }
 
 func resolve(n *yaml.Node) *yaml.Node {
