@@ -2,11 +2,13 @@ package remote
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"sync"
 
 	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -23,6 +25,89 @@ const (
 
 // errNoPayload is the end of a payload whose unit ended before it.
 var errNoPayload = errors.New("the unit ended before its payload")
+
+// receptions are the connections over which payloads come, by unit.
+type receptions struct {
+	mu sync.Mutex // guards all
+	by map[string]*receiving
+}
+
+type receiving struct {
+	end  context.CancelFunc // closes the connection
+	over chan struct{}      // closed when the payload is not the connection's any more
+}
+
+func (u *receptions) begin(id string, end context.CancelFunc) (over func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	up := &receiving{end, make(chan struct{})}
+	if u.by == nil {
+		u.by = map[string]*receiving{}
+	}
+	u.by[id] = up
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.by[id] == up {
+			delete(u.by, id)
+		}
+		close(up.over)
+	}
+}
+
+// supersede ends the connection that has a unit's payload.
+func (u *receptions) supersede(ctx context.Context, id string) {
+	u.mu.Lock()
+	up := u.by[id]
+	u.mu.Unlock()
+	if up == nil {
+		return
+	}
+	up.end()
+	select {
+	case <-up.over:
+	case <-ctx.Done():
+	}
+}
+
+// payload takes the unit's payload for this connection. Who goes on with one may
+// have been killed and started again, and its former connection does not know
+// that yet: the newer one has it.
+func (x *exchange) payload(m submitMsg) (*worktypes.Payload, error) {
+	if !m.Resume {
+		return x.s.m.Payload(m.ID)
+	}
+	p, err := x.s.m.ResumePayload(m.ID)
+	if errors.Is(err, worktypes.ErrBusy) {
+		x.log.Info("a newer connection goes on with the payload of a work unit", "unit", m.ID)
+		x.s.receptions.supersede(x.ctx, m.ID)
+		p, err = x.s.m.ResumePayload(m.ID)
+	}
+	return p, err
+}
+
+// takeIn takes what the submitter sends. What has come of it when the connection
+// breaks is kept for a while.
+func (x *exchange) takeIn(m submitMsg, p *worktypes.Payload) error {
+	defer x.s.receptions.begin(m.ID, x.gone)()
+	defer func() {
+		if x.s.Park > 0 {
+			p.Park(x.s.Park)
+		} else {
+			p.Close()
+		}
+	}()
+	owner, known := x.contentOwner(m)
+	withTree := m.Tree && known && p.Size() == 0 && p.TakesTree()
+	err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree, Offset: p.Size(), Store: x.s.m.Store()})
+	if err == nil && withTree {
+		err = x.receiveTree(p, owner)
+	}
+	if err != nil {
+		return err
+	}
+	return x.receive(p)
+}
 
 // input reads what a submitter sends in Data frames up to a message of type
 // end, which has their size and hash where hash is set. It belongs to the

@@ -50,9 +50,10 @@ type Server struct {
 	// gives out its results. It is set before the first Serve.
 	Audit func(Event)
 
-	m     *worktypes.Manager
-	log   *slog.Logger
-	slots chan struct{}
+	m          *worktypes.Manager
+	log        *slog.Logger
+	slots      chan struct{}
+	receptions receptions
 }
 
 // NewServer returns a server of the units of m. A nil log discards.
@@ -216,11 +217,7 @@ func (x *exchange) submit(body []byte) error {
 	if st.State != worktypes.Pending {
 		return x.acceptAndFollow(m.ID)
 	}
-	payload := x.s.m.Payload
-	if m.Resume {
-		payload = x.s.m.ResumePayload
-	}
-	p, err := payload(m.ID)
+	p, err := x.payload(m)
 	if errors.Is(err, worktypes.ErrNotPending) { // just now
 		return x.acceptAndFollow(m.ID)
 	}
@@ -228,25 +225,7 @@ func (x *exchange) submit(body []byte) error {
 		return x.refuse(err)
 	}
 	p.Limit(x.terms.Payload)
-	defer func() {
-		if x.s.Park > 0 {
-			p.Park(x.s.Park)
-		} else {
-			p.Close()
-		}
-	}()
-	owner, known := x.contentOwner(m)
-	withTree := m.Tree && known && p.Size() == 0 && p.TakesTree()
-	if err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree, Offset: p.Size(), Store: x.s.m.Store()}); err != nil {
-		return err
-	}
-	if withTree {
-		err = x.receiveTree(p, owner)
-	}
-	if err == nil {
-		err = x.receive(p)
-	}
-	switch {
+	switch err := x.takeIn(m, p); {
 	case errors.Is(err, errNoPayload): // the unit has ended, and says why
 		return x.follow(m.ID, 0)
 	case err != nil:
