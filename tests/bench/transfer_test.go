@@ -22,7 +22,12 @@ import (
 // keptDir names the environment variable with the directory for that.
 const keptDir = "RANVIER_BENCH_KEPT"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if s := os.Getenv(childEnv); s != "" {
+		os.Exit(childMain(s))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "ranvier-bench-")
