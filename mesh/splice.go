@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	smallRead = 512      // what an idle stream keeps for reading
-	largeRead = 32 << 10 // what a busy one reads at a time
+	smallRead = 512         // what an idle stream keeps for reading
+	largeRead = 64<<10 - 12 // what a busy one reads at a time: a frame of a link
 )
 
 var largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }}

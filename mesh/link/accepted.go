@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 )
 
 // maxUnproven is how many bytes a peer may send until TLS has proved who it
@@ -19,11 +21,11 @@ const maxUnproven = 12 << 10
 // connection when it returns; Read's error then wraps ErrOther.
 func Accepted(conn net.Conn, cfg *tls.Config, services map[string]func(*tls.Conn)) net.Conn {
 	b := &bounded{Conn: conn, left: maxUnproven}
-	return &accepted{Conn: tls.Server(b, cfg), raw: b, services: services}
+	return &accepted{Conn: records.Server(b, cfg), raw: b, services: services}
 }
 
 type accepted struct {
-	*tls.Conn
+	*records.Conn
 	raw      *bounded
 	services map[string]func(*tls.Conn)
 	known    bool // owned by Read
@@ -36,7 +38,7 @@ func (c *accepted) Read(p []byte) (int, error) {
 		}
 		c.known, c.raw.free = true, true
 		if serve := c.services[c.ConnectionState().NegotiatedProtocol]; serve != nil {
-			serve(c.Conn)
+			serve(c.Conn.Conn)
 			return 0, ErrOther
 		}
 	}

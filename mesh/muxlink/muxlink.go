@@ -16,11 +16,19 @@ import (
 	"github.com/hashicorp/yamux"
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 )
 
-// maxWrite bounds one yamux frame: a control message waits for at most the
-// frames that are queued before it.
-const maxWrite = 32 << 10
+const (
+	// header is the length of yamux's (its specification, "Framing").
+	header = 12
+	// maxWrite bounds the data of one frame: with the header it
+	// fills four records of TLS. A control message waits for the frames that
+	// are queued before it, one of each stream that writes: queued bounds their
+	// sum; but each may fill a record.
+	maxWrite = 4*records.Plain - header
+	queued   = 512 << 10
+)
 
 // Client returns the link of the end that dialled conn. A conn with a method
 // MaxWrite() int gets no larger writes of a stream's data than that.
@@ -29,10 +37,10 @@ func Client(conn net.Conn) (link.Link, error) { return start(conn, yamux.Client)
 // Server returns the link of the end that accepted conn; see Client.
 func Server(conn net.Conn) (link.Link, error) { return start(conn, yamux.Server) }
 
-func start(conn net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
-	l := &muxLink{conn: &countedConn{Conn: conn}, maxWrite: maxWrite}
-	if paced, ok := conn.(interface{ MaxWrite() int }); ok {
-		l.maxWrite = min(l.maxWrite, paced.MaxWrite())
+func start(raw net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
+	l := &muxLink{conn: &conn{Conn: raw}, maxWrite: maxWrite}
+	if paced, ok := raw.(interface{ MaxWrite() int }); ok {
+		l.maxWrite = min(l.maxWrite, paced.MaxWrite()-header)
 	}
 	session, err := side(l.conn, config())
 	if err != nil {
@@ -60,9 +68,10 @@ func config() *yamux.Config {
 }
 
 type muxLink struct {
-	conn     *countedConn
+	conn     *conn
 	session  *yamux.Session
 	maxWrite int
+	writers  atomic.Int32 // that write to a stream now
 }
 
 func (l *muxLink) Open(context.Context) (net.Conn, error) {
@@ -70,7 +79,7 @@ func (l *muxLink) Open(context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, closed(err)
 	}
-	return &stream{s, l.maxWrite}, nil
+	return &stream{s, l}, nil
 }
 
 func (l *muxLink) Accept() (net.Conn, error) {
@@ -78,7 +87,7 @@ func (l *muxLink) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, closed(err)
 	}
-	return &stream{s, l.maxWrite}, nil
+	return &stream{s, l}, nil
 }
 
 func closed(err error) error {
@@ -120,16 +129,17 @@ func (l *muxLink) PeerCertificates() []*x509.Certificate {
 func (l *muxLink) LocalAddr() net.Addr  { return l.conn.LocalAddr() }
 func (l *muxLink) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
 
-// stream keeps each yamux frame small.
+// stream keeps yamux's frames small.
 type stream struct {
 	*yamux.Stream
-	maxWrite int
+	link *muxLink
 }
 
 func (s *stream) Write(p []byte) (int, error) {
 	total := 0
 	for {
-		n, err := s.Stream.Write(p[total:min(len(p), total+s.maxWrite)])
+		n, err := s.Stream.Write(p[total:min(len(p), total+s.link.begin())])
+		s.link.writers.Add(-1)
 		total += n
 		if err != nil || total == len(p) {
 			return total, err
@@ -137,20 +147,8 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 }
 
-// countedConn counts what goes over a connection.
-type countedConn struct {
-	net.Conn
-	received, sent atomic.Uint64
-}
-
-func (c *countedConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.received.Add(uint64(n))
-	return n, err
-}
-
-func (c *countedConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.sent.Add(uint64(n))
-	return n, err
+// begin counts a writer and tells how much it may write at once.
+func (l *muxLink) begin() int {
+	fair := queued / int(l.writers.Add(1)) / records.Plain
+	return min(l.maxWrite, max(1, min(4, fair))*records.Plain-header)
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
@@ -42,8 +43,8 @@ func (e *PeerError) Unwrap() error { return e.Err }
 // read and another write at the same time. It has no deadlines: TLS does not
 // survive a write that times out.
 type Conn struct {
-	tls    *tls.Conn
-	out    *gather
+	tls    *records.Conn
+	timed  *timed
 	raw    net.Conn
 	once   sync.Once
 	closed chan struct{}
@@ -57,14 +58,14 @@ func Client(ctx context.Context, raw net.Conn, id *Identity, peer routing.NodeID
 	cfg := config(id, peer, true)
 	cfg.InsecureSkipVerify = true // VerifyConnection checks, and knows node ids
 	cfg.ServerName = "ranvier"    // crypto/tls wants one; the same for all says nothing
-	return handshake(ctx, raw, cfg, tls.Client)
+	return handshake(ctx, raw, cfg, records.Client)
 }
 
 // Server secures a carrier for the end that it was opened to; as Client.
 func Server(ctx context.Context, raw net.Conn, id *Identity, peer routing.NodeID) (*Conn, error) {
 	cfg := config(id, peer, false)
 	cfg.ClientAuth = tls.RequireAnyClientCert
-	return handshake(ctx, raw, cfg, tls.Server)
+	return handshake(ctx, raw, cfg, records.Server)
 }
 
 func config(id *Identity, peer routing.NodeID, dialled bool) *tls.Config {
@@ -93,13 +94,13 @@ func config(id *Identity, peer routing.NodeID, dialled bool) *tls.Config {
 	}
 }
 
-func handshake(ctx context.Context, raw net.Conn, cfg *tls.Config, side func(net.Conn, *tls.Config) *tls.Conn) (*Conn, error) {
-	out := &gather{Conn: raw}
-	c := &Conn{tls: side(out, cfg), out: out, raw: raw, closed: make(chan struct{})}
+func handshake(ctx context.Context, raw net.Conn, cfg *tls.Config, side func(net.Conn, *tls.Config) *records.Conn) (*Conn, error) {
+	t := &timed{Conn: raw}
+	c := &Conn{tls: side(t, cfg), timed: t, raw: raw, closed: make(chan struct{})}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("secure the stream: %w", err)
 	}
-	out.settled = true
+	t.settled = true
 	return c, nil
 }
 
@@ -107,16 +108,9 @@ func handshake(ctx context.Context, raw net.Conn, cfg *tls.Config, side func(net
 // that all arrived.
 func (c *Conn) Read(p []byte) (int, error) { return c.tls.Read(p) }
 
-// Write sends p. Its records leave in one write of the carrier, as long as
-// they fit 32 KiB: MaxWrite bytes do.
-func (c *Conn) Write(p []byte) (int, error) {
-	if len(p) <= maxRecord {
-		return c.tls.Write(p)
-	}
-	c.out.hold()
-	n, err := c.tls.Write(p)
-	return n, errors.Join(err, c.out.release())
-}
+// Write sends p. Its records leave in one write of the carrier, as long as p is
+// not longer than MaxWrite.
+func (c *Conn) Write(p []byte) (int, error) { return c.tls.Write(p) }
 
 // Close ends the carrier at once, and whoever waits in Read or Write. It says
 // no good-bye: that is the session's part.
@@ -136,7 +130,7 @@ func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
 // RTT is how long the other end took to answer during the handshake, its
 // cryptography included.
-func (c *Conn) RTT() time.Duration { return c.out.rtt }
+func (c *Conn) RTT() time.Duration { return c.timed.rtt }
 
 // Token is a secret that both ends derive from this carrier's keys, and nobody
 // else knows.
@@ -158,84 +152,35 @@ func (c *Conn) PeerKey() [32]byte {
 // PeerChain is the other end's certificates as it sent them, its own first.
 func (c *Conn) PeerChain() []*x509.Certificate { return c.tls.ConnectionState().PeerCertificates }
 
-const (
-	maxGather = 32 << 10
-	maxRecord = 16 << 10 // of plain text
-	records   = 2
-	// overhead of one record: header, content type and tag (RFC 8446 section 5.2).
-	overhead = 5 + 1 + 16
-	// MaxWrite is how much goes out as one write of 32 KiB, in two records.
-	MaxWrite = maxGather - records*overhead
-)
+// MaxWrite is how much goes out as one write of the carrier, in two records,
+// that with the header of its link's frame fills two records of the link (32 KiB).
+const MaxWrite = 2*records.Plain - linkHeader - 2*records.Overhead
 
-var gathered = sync.Pool{New: func() any { return new([maxGather]byte) }}
+// linkHeader is what a link puts in front of what a stream writes.
+const linkHeader = 12
 
-// gather joins the records of one Write. During the handshake, which is one
-// goroutine's, it takes the time from its first write to the answer.
-type gather struct {
+// timed takes the time from the first write of the handshake, which is one
+// goroutine's, to the answer.
+type timed struct {
 	net.Conn
 	settled bool // the handshake is over
 	wrote   time.Time
 	rtt     time.Duration
-
-	mu   sync.Mutex
-	held *[maxGather]byte // nil while nothing is held back
-	n    int
 }
 
-// hold begins to collect what is written.
-func (g *gather) hold() {
-	g.mu.Lock()
-	g.held = gathered.Get().(*[maxGather]byte)
-	g.mu.Unlock()
+// Write implements net.Conn.
+func (t *timed) Write(p []byte) (int, error) {
+	if !t.settled && t.wrote.IsZero() {
+		t.wrote = time.Now()
+	}
+	return t.Conn.Write(p)
 }
 
-// release writes what was collected.
-func (g *gather) release() error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	err := g.flush()
-	gathered.Put(g.held)
-	g.held = nil
-	return err
-}
-
-func (g *gather) flush() error {
-	if g.n == 0 {
-		return nil
-	}
-	_, err := g.Conn.Write(g.held[:g.n])
-	g.n = 0
-	return err
-}
-
-// Write implements net.Conn for crypto/tls, which may write of its own accord
-// beside the user of Conn.
-func (g *gather) Write(p []byte) (int, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !g.settled && g.wrote.IsZero() {
-		g.wrote = time.Now()
-	}
-	if g.held == nil {
-		return g.Conn.Write(p)
-	}
-	if g.n+len(p) > len(g.held) {
-		if err := g.flush(); err != nil {
-			return 0, err
-		}
-	}
-	if len(p) > len(g.held) {
-		return g.Conn.Write(p)
-	}
-	g.n += copy(g.held[g.n:], p)
-	return len(p), nil
-}
-
-func (g *gather) Read(p []byte) (int, error) {
-	n, err := g.Conn.Read(p)
-	if !g.settled && !g.wrote.IsZero() && g.rtt == 0 {
-		g.rtt = time.Since(g.wrote)
+// Read implements net.Conn.
+func (t *timed) Read(p []byte) (int, error) {
+	n, err := t.Conn.Read(p)
+	if !t.settled && !t.wrote.IsZero() && t.rtt == 0 {
+		t.rtt = time.Since(t.wrote)
 	}
 	return n, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 	"github.com/ranvier-mesh/ranvier/mesh/muxlink"
 )
 
@@ -50,7 +51,7 @@ func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 		return nil, err
 	}
 	if cfg := t.clientConfig(addr); cfg != nil {
-		secured := tls.Client(conn, cfg)
+		secured := records.Client(conn, cfg)
 		if err := secured.HandshakeContext(ctx); err != nil {
 			conn.Close()
 			return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: conn.RemoteAddr(), Err: err}
@@ -111,6 +112,7 @@ func strict(c *tls.Config) *tls.Config {
 	c = c.Clone()
 	c.MinVersion = cmp.Or(c.MinVersion, tls.VersionTLS13)
 	c.NextProtos = []string{alpn}
+	c.DynamicRecordSizingDisabled = true // small records cost, and help browsers only
 	return c
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 	"github.com/ranvier-mesh/ranvier/mesh/muxlink"
 )
 
@@ -74,7 +75,7 @@ func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 		return nil, err
 	}
 	if t.LinkClientTLS != nil {
-		secured := tls.Client(conn, t.LinkClientTLS)
+		secured := records.Client(conn, t.LinkClientTLS)
 		stop := context.AfterFunc(ctx, func() { conn.Close() })
 		err := secured.Handshake()
 		if !stop() || err != nil {

@@ -406,19 +406,18 @@ func (c *child) firstBytes(ctx context.Context, o order) (answer, error) {
 	return a, nil
 }
 
-// pings sends small messages to and fro on one stream; "ping" goes by the
-// network's own means.
+// pings pings again and again, Every apart.
 func (c *child) pings(ctx context.Context, o order) (answer, error) {
 	var a answer
+	tick := time.NewTicker(max(o.Every, time.Microsecond))
+	defer tick.Stop()
 	for range o.N {
 		took, err := c.ping(ctx, o.To)
 		if err != nil {
 			return a, err
 		}
 		a.Times = append(a.Times, took)
-		if o.Every > 0 {
-			<-time.After(o.Every)
-		}
+		<-tick.C
 	}
 	return a, nil
 }

@@ -109,6 +109,7 @@ type reference struct {
 	listen net.Listener
 	left   *yamux.Session      // that this node dialled; nil at the first
 	right  chan *yamux.Session // that dialled this one
+	relays bool
 }
 
 func newReference(ctx context.Context, s spec, self *identity.Self) (fabric, error) {
@@ -139,7 +140,7 @@ func newReference(ctx context.Context, s spec, self *identity.Self) (fabric, err
 	if r.left, err = yamux.Client(conn, yamuxConfig()); err != nil {
 		return nil, err
 	}
-	if s.Listen > 0 {
+	if r.relays = s.Listen > 0; r.relays {
 		go r.relay()
 	}
 	return r, nil
@@ -202,7 +203,7 @@ type secured struct {
 }
 
 func (r *reference) serve(handle func(stream)) {
-	if r.left == nil {
+	if r.left == nil || r.relays {
 		return
 	}
 	go func() {

@@ -114,7 +114,9 @@ func (c *peer) do(o order) answer {
 // reach waits until a node is reached.
 func (c *peer) reach(to string) {
 	c.b.Helper()
-	for late := time.Now().Add(20 * time.Second); ; {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for late := time.Now().Add(20 * time.Second); ; <-tick.C {
 		a := c.try(order{Do: "ping", To: to})
 		if a.Err == "" {
 			return
@@ -122,7 +124,6 @@ func (c *peer) reach(to string) {
 		if time.Now().After(late) {
 			c.b.Fatalf("child %s: %s", c.spec.ID, a.Err)
 		}
-		<-time.After(10 * time.Millisecond)
 	}
 }
 

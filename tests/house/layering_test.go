@@ -23,6 +23,7 @@ var order = [][]string{
 	{"internal/journal"},
 	{"internal/deadline"},
 	{"internal/pipe"},
+	{"mesh/link/records"},
 	{"mesh/link"},
 	{"mesh/link/pace"},
 	{"mesh/link/linktest"},

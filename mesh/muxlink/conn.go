@@ -1,0 +1,65 @@
+package muxlink
+
+import (
+	"encoding/binary"
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// conn is what yamux writes to and reads from. It counts, and it joins what
+// yamux writes in two: the header of a frame and its data leave at once, which under
+// TLS spares a record as well.
+type conn struct {
+	net.Conn
+	received, sent atomic.Uint64
+
+	frame *frame // a header that waits for its data; owned by yamux's one writer
+}
+
+type frame [header + maxWrite]byte
+
+var frames = sync.Pool{New: func() any { return new(frame) }}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.received.Add(uint64(n))
+	return n, err
+}
+
+// Write implements net.Conn.
+func (c *conn) Write(p []byte) (int, error) {
+	if c.frame == nil {
+		if !announcesData(p) {
+			return c.send(p)
+		}
+		c.frame = frames.Get().(*frame)
+		return copy(c.frame[:], p), nil
+	}
+	n := header + copy(c.frame[header:], p)
+	_, err := c.send(c.frame[:n])
+	frames.Put(c.frame)
+	c.frame = nil
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// announcesData tells whether p is a header that is followed by as much data
+// as fits a frame.
+func announcesData(p []byte) bool {
+	const typeData = 0
+	if len(p) != header || p[1] != typeData {
+		return false
+	}
+	n := binary.BigEndian.Uint32(p[8:])
+	return n > 0 && n <= maxWrite
+}
+
+func (c *conn) send(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(uint64(n))
+	return n, err
+}

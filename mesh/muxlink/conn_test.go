@@ -1,0 +1,118 @@
+package muxlink
+
+import (
+	"bytes"
+	"net"
+	"testing"
+
+	"github.com/hashicorp/yamux"
+)
+
+// recorder keeps what is written to a connection, write by write.
+type recorder struct {
+	net.Conn
+	writes [][]byte
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.writes = append(r.writes, bytes.Clone(p))
+	return len(p), nil
+}
+
+func frameHeader(kind byte, length int) []byte {
+	return []byte{0, kind, 0, 0, 0, 0, 0, 1, byte(length >> 24), byte(length >> 16), byte(length >> 8), byte(length)}
+}
+
+func TestAFrameIsOneWrite(t *testing.T) {
+	t.Parallel()
+	const data, windowUpdate = 0, 1
+	body := bytes.Repeat([]byte("x"), maxWrite+1)
+	for _, c := range []struct {
+		name   string
+		writes [][]byte
+		want   []int
+	}{
+		{"a frame", [][]byte{frameHeader(data, 5), body[:5]}, []int{17}},
+		{"the longest", [][]byte{frameHeader(data, maxWrite), body[:maxWrite]}, []int{64 << 10}},
+		{"one that is longer", [][]byte{frameHeader(data, maxWrite+1), body}, []int{header, maxWrite + 1}},
+		{"one without data", [][]byte{frameHeader(data, 0), frameHeader(data, 1), body[:1]}, []int{header, header + 1}},
+		{"a window", [][]byte{frameHeader(windowUpdate, 7), frameHeader(data, 12), body[:12]}, []int{header, 2 * header}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := &recorder{}
+			under := &conn{Conn: r}
+			var all []byte
+			for _, p := range c.writes {
+				if n, err := under.Write(p); n != len(p) || err != nil {
+					t.Fatalf("Write of %d bytes = %d, %v", len(p), n, err)
+				}
+				all = append(all, p...)
+			}
+			var got []int
+			for _, w := range r.writes {
+				got = append(got, len(w))
+			}
+			if !bytes.Equal(bytes.Join(r.writes, nil), all) {
+				t.Error("other bytes were written")
+			}
+			if len(got) != len(c.want) {
+				t.Fatalf("writes of %v bytes, want %v", got, c.want)
+			}
+			for i := range got {
+				if got[i] != c.want[i] {
+					t.Errorf("writes of %v bytes, want %v", got, c.want)
+				}
+			}
+			if sent := under.sent.Load(); sent != uint64(len(all)) {
+				t.Errorf("%d bytes counted of %d", sent, len(all))
+			}
+		})
+	}
+}
+
+// What joins the writes relies on how yamux encodes its frames.
+func TestYamuxAnnouncesItsData(t *testing.T) {
+	t.Parallel()
+	near, far := net.Pipe()
+	defer far.Close()
+	l, err := Client(near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := yamux.Server(far, config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	s, err := l.Open(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := bytes.Repeat([]byte("ranvier "), 30_000)
+	go func() {
+		s.Write(sent)
+		s.Close()
+	}()
+	in, err := peer.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if _, err := got.ReadFrom(in); err != nil || !bytes.Equal(got.Bytes(), sent) {
+		t.Errorf("%d bytes came of %d, %v", got.Len(), len(sent), err)
+	}
+	in.Close()
+}
+
+func TestManyWritersWriteLessAtOnce(t *testing.T) {
+	t.Parallel()
+	l := &muxLink{maxWrite: maxWrite}
+	var last int
+	for writers, want := range map[int]int{1: maxWrite, 8: maxWrite, 16: 2 * 16 << 10, 40: 16 << 10, 500: 16 << 10} {
+		l.writers.Store(int32(writers - 1))
+		if last = l.begin(); last > want || last < want-header {
+			t.Errorf("%d writers write %d bytes at once, want %d", writers, last, want)
+		}
+	}
+}
