@@ -16,6 +16,11 @@ const (
 	nearWindow = 2 << 20
 	maxWindow  = 16 << 20
 	nearRTT    = 2 * time.Millisecond
+	// A window up to busyWindow grows where half of it is read within busyTime:
+	// many streams that share a link are each slow, and each Progress that a
+	// small window takes costs all nodes on the way.
+	busyWindow = 256 << 10
+	busyTime   = 100 * time.Millisecond
 	// ackDelay is how long data may wait to be confirmed.
 	ackDelay = 40 * time.Millisecond
 )
@@ -147,13 +152,22 @@ func (x *inbox) due() bool {
 func (x *inbox) tell(now time.Time) (received, limit uint64) {
 	x.acked = x.got
 	if x.read+x.window > x.told {
-		if !x.since.IsZero() && x.read+x.window >= x.told+x.window/2 && now.Sub(x.since) < 2*max(x.rtt, nearRTT) {
+		if !x.since.IsZero() && x.read+x.window >= x.told+x.window/2 && now.Sub(x.since) < x.soon() {
 			x.grow()
 		}
 		x.told = x.read + x.window
 		x.since = now
 	}
 	return x.got, x.told
+}
+
+// soon is how fast the user has to read half of the window for it to grow.
+func (x *inbox) soon() time.Duration {
+	soon := 2 * max(x.rtt, nearRTT)
+	if x.window < busyWindow {
+		soon = max(soon, busyTime)
+	}
+	return soon
 }
 
 func (x *inbox) grow() {

@@ -154,7 +154,11 @@ func (c *child) do(ctx context.Context, o order) (answer, error) {
 	case "pings":
 		return c.pings(ctx, o)
 	case "send":
-		return c.send(ctx, o)
+		return c.send(o)
+	case "sinks":
+		all, err := c.openAll(ctx, o, 'S')
+		c.held = all
+		return answer{}, err
 	case "bulk": // endless, until "halt"
 		return c.startBulk(ctx, o)
 	case "halt":
@@ -291,13 +295,12 @@ func (c *child) openAll(ctx context.Context, o order, verb byte) ([]stream, erro
 	return all, failed
 }
 
-// send sends bytes over streams at once and waits until all were counted at
-// the other end.
-func (c *child) send(ctx context.Context, o order) (answer, error) {
-	all, err := c.openAll(ctx, o, 'S')
-	if err != nil {
-		return answer{}, err
-	}
+// send sends bytes over the streams that "sinks" has opened, and waits until
+// all were counted at the other end.
+func (c *child) send(o order) (answer, error) {
+	all := c.held
+	c.held = nil
+	var err error
 	each := o.Bytes / int64(len(all))
 	errs := make(chan error, len(all))
 	start := time.Now()

@@ -173,8 +173,9 @@ type sent struct{ mbPerSecond, cpuPerGB float64 }
 
 func (l line) send(streams int, bytes int64) sent {
 	l.first().b.Helper()
+	l.first().do(order{Do: "sinks", To: l.last(), Streams: streams})
 	l.cpu()
-	a := l.first().do(order{Do: "send", To: l.last(), Streams: streams, Bytes: bytes})
+	a := l.first().do(order{Do: "send", Bytes: bytes})
 	return sent{float64(bytes) / 1e6 / a.Took.Seconds(), l.cpu().Seconds() / (float64(bytes) / 1e9)}
 }
 
