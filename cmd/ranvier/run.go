@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/ranvier-mesh/ranvier/internal/control"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/runner"
@@ -47,6 +49,7 @@ there. Artifacts are in DIR/artifacts afterwards. The exit code is the play's.`,
 type runCommand struct {
 	o        remote.Options
 	job      jobFlags
+	socket   string // of the node that passes the job on
 	identity userIdentity
 	logs     logFlags
 	program  string
@@ -62,7 +65,12 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&r.o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
 	f.StringVar(&r.o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
 	f.DurationVar(&r.o.Reattach, "reattach-time", 2*time.Minute, "how long to look for the job when the way to it breaks or its node restarts; 0: not at all")
+	f.StringVarP(&r.socket, "socket", "s", "", "control socket of a running node that has the job done by NODE, also when that is away now")
+	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
+	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-node-id")
+	_ = cmd.MarkFlagFilename("socket")
 	r.identity.flag(cmd)
+	cmd.MarkFlagsMutuallyExclusive("socket", "identity")
 	r.logs.add(cmd)
 }
 
@@ -76,8 +84,8 @@ func (r *runCommand) complete(cmd *cobra.Command, dir string) error {
 		r.o.Reattach = -1
 	}
 	if r.o.ViaReceptor == "" {
-		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" {
-			return &usageError{fmt.Errorf("%s: --receptor-peer and --receptor-node-id are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
+		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" || r.socket != "" {
+			return &usageError{fmt.Errorf("%s: --receptor-peer, --receptor-node-id and --socket are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
 		}
 	}
 	return nil
@@ -111,7 +119,7 @@ func (r *runCommand) run(ctx context.Context) error {
 	result, err := do(ctx, o, p)
 	p.clear()
 	if o.Detach && err == nil {
-		fmt.Printf("%s/%s\n", o.ViaReceptor, result.Unit)
+		fmt.Printf("%s/%s\n", result.Holder, result.Unit)
 		return nil
 	}
 	if !r.standsIn && !o.Quiet {
@@ -140,7 +148,14 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 		}
 		fmt.Fprintf(os.Stderr, "%s: canceling the job on node %s%s\n", r.program, o.ViaReceptor, hint)
 	}
+	o.Pending = func(detail string) { p.say("%s", detail) }
 	var err error
+	if r.socket != "" {
+		if o.Broker, err = r.broker(ctx); err != nil {
+			return remote.Result{}, err
+		}
+		return remote.Run(ctx, o)
+	}
 	if o.Identity, err = r.identity.load(); err != nil {
 		return remote.Result{}, err
 	}
@@ -148,6 +163,17 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 		return remote.Result{}, err
 	}
 	return remote.Run(ctx, o)
+}
+
+// broker is the running node that the job is handed to.
+func (r *runCommand) broker(ctx context.Context) (*remote.Broker, error) {
+	c, err := control.Dial(ctx, r.socket)
+	if err != nil {
+		return nil, &codeError{exitUnavailable, err}
+	}
+	defer c.Close()
+	a, node := access{socket: r.socket}, c.NodeID()
+	return &remote.Broker{Node: node, Dial: func(ctx context.Context) (net.Conn, error) { return a.connect(ctx, node) }}, nil
 }
 
 // waiting says once for each break that the job cannot be reached.

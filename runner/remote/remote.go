@@ -38,6 +38,10 @@ type Options struct {
 
 	// ViaReceptor is the id of the node that the job runs on.
 	ViaReceptor string
+	// Broker, where it is not nil, is a node that the job is handed to: it has it
+	// done by ViaReceptor, also when that is away now, or when this process is gone.
+	// No ephemeral node is made then.
+	Broker *Broker
 	// ReceptorPeer are the addresses of nodes to attach to (PeerAddress);
 	// DefaultPeer where there are none. All are tried at the same time.
 	ReceptorPeer []string
@@ -81,16 +85,29 @@ type Options struct {
 	// Waiting, where it is not nil, is told why the job cannot be reached, each time
 	// before it is tried again.
 	Waiting func(err error)
+	// Pending, where it is not nil, is told what a job that has not begun waits
+	// for: its turn, or the return of its node.
+	Pending func(detail string)
 	// Canceling, where it is not nil, is called when ctx has ended and the job
 	// over there is being canceled.
 	Canceling func()
 }
 
+// Broker is a node that passes jobs on (docs/work.md section 7).
+type Broker struct {
+	Node string // its id
+	// Dial reaches its work service, with its own rights.
+	Dial func(ctx context.Context) (net.Conn, error)
+}
+
 // Path is a job's way through the mesh.
 type Path struct {
-	Nodes []routing.NodeID // the ephemeral node first
-	RTT   time.Duration    // there and back, measured before the job
-	Unit  string           // the work unit on the last node
+	Nodes []routing.NodeID // the ephemeral node first; empty behind a Broker
+	RTT   time.Duration    // there and back, measured before the job; zero behind a Broker
+	Unit  string           // the work unit on the last node, and on the Broker
+	// Holder is the node from which the unit's results can be had: the Broker, else
+	// the last one.
+	Holder string
 }
 
 // Result is how a job ended.
@@ -132,12 +149,15 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if err := o.complete(); err != nil {
 		return Result{}, err
 	}
-	node, err := o.attach(ctx)
-	if err != nil {
-		return Result{}, err
+	r := &run{o: o, target: routing.NodeID(o.ViaReceptor), unit: worktypes.NewID()}
+	if o.Broker == nil {
+		node, err := o.attach(ctx)
+		if err != nil {
+			return Result{}, err
+		}
+		defer node.Close()
+		r.node = node
 	}
-	defer node.Close()
-	r := &run{o: o, node: node, target: routing.NodeID(o.ViaReceptor), unit: worktypes.NewID()}
 	return r.do(ctx)
 }
 
@@ -186,6 +206,7 @@ func (o *Options) complete() error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.WholeJob = o.WholeJob || o.Broker != nil // which keeps no content for others
 	if len(o.ReceptorPeer) == 0 {
 		o.ReceptorPeer = []string{DefaultPeer}
 	}
@@ -226,7 +247,7 @@ func Attach(ctx context.Context, timeout time.Duration, peers []string, cfg mesh
 // run is one job on its way.
 type run struct {
 	o      Options
-	node   *mesh.Attachment
+	node   *mesh.Attachment // nil: there is a Broker
 	target routing.NodeID
 	unit   string
 	path   Path
@@ -241,7 +262,7 @@ func (r *run) do(ctx context.Context) (Result, error) {
 	defer cut(nil)
 	defer r.cutAfter(ctx, cut)()
 
-	client := &work.Client{Dial: r.dial, Node: r.o.ViaReceptor, Patience: max(0, r.o.Reattach), Waiting: r.o.Waiting}
+	client := &work.Client{Dial: r.dial, Node: r.asked(), Patience: max(0, r.o.Reattach), Waiting: r.o.Waiting, Told: r.told}
 	say := sync.OnceFunc(r.canceling)
 	untold := context.AfterFunc(ctx, say)
 	job, err := r.submit(ctx, streams, client)
@@ -262,13 +283,16 @@ func (r *run) do(ctx context.Context) (Result, error) {
 
 // findPath asks the target whether it is there, and so learns the way.
 func (r *run) findPath(ctx context.Context) error {
-	rtt, hops, err := r.node.Ping(ctx, r.target)
-	if err != nil {
-		return err
-	}
-	r.path = Path{RTT: rtt, Unit: r.unit}
-	for _, h := range hops {
-		r.path.Nodes = append(r.path.Nodes, h.Node)
+	r.path = Path{Unit: r.unit, Holder: r.asked()}
+	if r.node != nil {
+		rtt, hops, err := r.node.Ping(ctx, r.target)
+		if err != nil {
+			return err
+		}
+		r.path.RTT = rtt
+		for _, h := range hops {
+			r.path.Nodes = append(r.path.Nodes, h.Node)
+		}
 	}
 	if r.o.Attached != nil {
 		r.o.Attached(r.path)
@@ -276,7 +300,24 @@ func (r *run) findPath(ctx context.Context) error {
 	return nil
 }
 
+func (r *run) told(st worktypes.Status) {
+	if r.o.Pending != nil && st.State == worktypes.Pending && st.Detail != "" {
+		r.o.Pending(st.Detail)
+	}
+}
+
+// asked is the node whose work service is asked.
+func (r *run) asked() string {
+	if r.o.Broker != nil {
+		return r.o.Broker.Node
+	}
+	return r.o.ViaReceptor
+}
+
 func (r *run) dial(ctx context.Context) (net.Conn, error) {
+	if r.o.Broker != nil {
+		return r.o.Broker.Dial(ctx)
+	}
 	conn, err := r.node.Dial(ctx, r.target, work.ServiceName)
 	if err != nil {
 		return nil, err // not conn: a nil *mesh.Conn is no nil net.Conn

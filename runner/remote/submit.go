@@ -89,7 +89,11 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 	if content != nil {
 		input.Tree, input.Key = interruptible{content, ctx}, key
 	}
-	job, err := client.SubmitInput(streams, worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}, input)
+	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}
+	if r.o.Broker != nil && r.o.Broker.Node != r.o.ViaReceptor {
+		spec.Node = r.o.ViaReceptor
+	}
+	job, err := client.SubmitInput(streams, spec, input)
 	mu.Lock()
 	defer mu.Unlock()
 	if packed != nil {

@@ -42,7 +42,10 @@ func (x *exchange) accept(spec worktypes.Spec, m submitMsg) (worktypes.Status, e
 	if m.Store != "" && m.Store != x.s.m.Store() {
 		return worktypes.Status{}, fmt.Errorf("%w: it was set up anew since unit %s was submitted, and cannot know whether that has run", worktypes.ErrOtherStore, m.ID)
 	}
-	if x.permit != nil {
+	if spec.Node != "" && (x.peer != x.s.Admin || x.s.Admin == "") {
+		return worktypes.Status{}, fmt.Errorf("%w: units are passed on to other nodes for who asks at this node's control socket", worktypes.ErrForbidden)
+	}
+	if x.permit != nil && spec.Node == "" {
 		var err error
 		if x.terms, err = x.permit(spec); err != nil {
 			x.log.Warn("a submit was refused", "type", spec.Type, "unit", spec.ID, "why", err)

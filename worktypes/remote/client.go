@@ -35,6 +35,10 @@ type Client struct {
 	// before it is tried again.
 	Waiting func(err error)
 
+	// Told, where it is not nil, hears a job's status each time that the node tells
+	// it while Results is being read.
+	Told func(worktypes.Status)
+
 	// idle, where it is not nil, has connections that wait for the next request.
 	idle *idle
 }
@@ -232,7 +236,7 @@ func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Inp
 func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Input) (*Job, error) {
 	m := submitMsg{
 		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key,
-		Store: input.Store, Grants: spec.Grants, Expires: nanos(spec.Expires),
+		Store: input.Store, Grants: spec.Grants, Expires: nanos(spec.Expires), Node: spec.Node,
 	}
 	if ref := input.Ref; ref != nil {
 		m.Resume, m.Size, m.SHA256 = true, ref.Size, ref.SHA256[:]

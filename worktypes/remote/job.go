@@ -207,6 +207,9 @@ func (j *Job) frame() error {
 		j.mu.Lock()
 		j.status = st
 		j.mu.Unlock()
+		if j.c.Told != nil {
+			j.c.Told(st)
+		}
 		if st.State.Terminal() {
 			j.release()
 			return io.EOF

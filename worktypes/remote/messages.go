@@ -48,6 +48,7 @@ type submitMsg struct {
 	SHA256  []byte   `cbor:"10,keyasint,omitempty"` // of the payload, where known
 	Grants  []string `cbor:"11,keyasint,omitempty"`
 	Expires int64    `cbor:"12,keyasint,omitempty"` // nanoseconds since 1970
+	Node    string   `cbor:"13,keyasint,omitempty"` // that is to do it; empty: the one that is asked
 }
 
 // unitMsg is follow, cancel, release and query. An empty id in a cancel or

@@ -98,7 +98,7 @@ func (x *exchange) takeIn(m submitMsg, p *worktypes.Payload) error {
 		}
 	}()
 	owner, known := x.contentOwner(m)
-	withTree := m.Tree && known && p.Size() == 0 && p.TakesTree()
+	withTree := m.Tree && m.Node == "" && known && p.Size() == 0 && p.TakesTree()
 	err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree, Offset: p.Size(), Store: x.s.m.Store()})
 	if err == nil && withTree {
 		err = x.receiveTree(p, owner)

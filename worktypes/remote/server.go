@@ -208,6 +208,7 @@ func (x *exchange) submit(body []byte) error {
 	}
 	spec := worktypes.Spec{
 		ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer, Grants: m.Grants, Expires: fromNanos(m.Expires),
+		Node: m.Node,
 	}
 	st, err := x.accept(spec, m)
 	if err != nil {
