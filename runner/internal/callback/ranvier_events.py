@@ -21,9 +21,15 @@ import sys
 import threading
 import uuid
 
+from ansible import release
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import callback_loader
 from ansible.utils.display import Display
+
+OLDEST = (2, 13)
+if tuple(int(part) for part in release.__version__.split(".")[:2]) < OLDEST:
+    raise AnsibleError("ansible-core %s is too old: Ranvier needs %d.%d or newer; upgrade ansible-core on node %s"
+                       % ((release.__version__,) + OLDEST + (os.uname()[1],)))
 
 ADHOC = "AD_HOC_COMMAND_ID" in os.environ
 JOB_IDS = (("JOB_ID", "job_id"), ("AD_HOC_COMMAND_ID", "ad_hoc_command_id"), ("PROJECT_UPDATE_ID", "project_update_id"))

@@ -1,0 +1,130 @@
+package callback_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/ranvier-mesh/ranvier/runner/internal/callback"
+)
+
+// script runs Python code that has the plugin as p, loaded as Ansible loads it.
+func script(t *testing.T, code string, env ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := callback.Install(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "events"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	head := "import importlib.util, sys, json, os\n" +
+		"spec = importlib.util.spec_from_file_location('ranvier_events', sys.argv[1])\n" +
+		"p = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(p)\n"
+	cmd := exec.Command("/usr/bin/python3", "-c", head+code, filepath.Join(dir, callback.Name+".py"))
+	cmd.Env = append(append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "AWX_ISOLATED_DATA_DIR="+dir, callback.KeyVariable+"=k"), env...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// What JSON does not know becomes something that says as much as it can.
+func TestOddValues(t *testing.T) {
+	t.Parallel()
+	out := script(t, `
+import datetime
+loop = {"a": 1}
+loop["self"] = [loop]
+class Vault: yaml_tag = "!vault"
+class Odd:
+    def __str__(self): return "odd"
+for value in (b"a\xff", {3, 1}, datetime.date(2020, 1, 2), Vault(), Odd(), (1, "x"), {1: {None: 2}}, loop, float("nan"), "\udcff", {("a", 1): 1}, range(3), [loop]):
+    print(p.encode({"v": value}))
+`)
+	want := []string{`"a\udcff"`, `[1, 3]`, `"2020-01-02"`, `"$encrypted$"`, `"odd"`, `[1, "x"]`, `{"1": {"null": 2}}`,
+		`{"a": 1, "self": ["<recursion>"]}`, `NaN`, `"\udcff"`, `{"('a', 1)": 1}`, `[0, 1, 2]`, `[{"a": 1, "self": ["<recursion>"]}]`}
+	var got []string
+	for line := range strings.Lines(out) {
+		got = append(got, strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(line), `{"v": `), "}"))
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The key is gone from the environment once the plugin is loaded, and of its
+// process only the plugin marks anything.
+func TestOnlyOneProcessWrites(t *testing.T) {
+	t.Parallel()
+	out := script(t, `
+assert "RANVIER_EVENTS_KEY" not in os.environ
+d = p.Display()
+d.display("one")
+if os.fork() == 0:
+    d.display("forked")
+    sys.stdout.flush()
+    os._exit(0)
+os.wait()
+d.warning("careful")
+sys.stdout.flush()
+print()
+print(open(os.environ["AWX_ISOLATED_DATA_DIR"] + "/events").read(), end="")
+`)
+	marks := strings.Count(out, "\x1b]ranvier;k;")
+	var kinds []string
+	for line := range strings.Lines(out) {
+		var e struct{ Event string }
+		if json.Unmarshal([]byte(line), &e) == nil && e.Event != "" {
+			kinds = append(kinds, e.Event)
+		}
+	}
+	if marks != 4 || !cmp.Equal(kinds, []string{"verbose", "warning"}) || !strings.Contains(out, "forked\n") {
+		t.Errorf("%d marks, %q: %q", marks, kinds, out)
+	}
+	if out := script(t, `p.Display().display("plain")`, callback.KeyVariable+"="); out != "plain\n" {
+		t.Errorf("without a key: %q", out)
+	}
+}
+
+// A result that is too large is left out, and it alone.
+func TestLargeResults(t *testing.T) {
+	t.Parallel()
+	out := script(t, `
+for n in (100, 400):
+    print(p.record("runner_on_ok", {"host": "h", "res": {"stdout": "x" * n}}, ident="u"))
+p.STATE.only_failed = True
+for kind in ("runner_on_ok", "runner_item_on_failed", "runner_on_unreachable"):
+    print(p.record(kind, {"res": {}}))
+p.STATE.omit = True
+print(p.record("runner_on_failed", {"res": {}}))
+`, "MAX_EVENT_RES=300", "JOB_ID=7", "PROJECT_UPDATE_ID=x")
+	var sizes []int
+	for line := range strings.Lines(out) {
+		var e struct {
+			Job    int                        `json:"job_id"`
+			Update string                     `json:"project_update_id"`
+			Data   map[string]json.RawMessage `json:"event_data"`
+		}
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Job != 7 || e.Update != "x" {
+			t.Fatalf("%v: %s", err, line)
+		}
+		sizes = append(sizes, len(e.Data["res"]))
+	}
+	if !cmp.Equal(sizes, []int{114, 2, 0, 2, 0, 0}) {
+		t.Errorf("results of %v bytes: %s", sizes, out)
+	}
+}
+
+func TestInstallSaysWhere(t *testing.T) {
+	t.Parallel()
+	if err := callback.Install("/proc/nowhere"); err == nil || !strings.Contains(err.Error(), "/proc/nowhere") {
+		t.Error(err)
+	}
+}
