@@ -55,6 +55,20 @@ func siteTLS[T any](n *Node, t *config.TLS, side func(identity.TLSItem) (T, erro
 	return made, nil
 }
 
+// checkOpen refuses what other hosts could reach of a node that cannot know who
+// they are. As Receptor it warns instead.
+func (n *Node) checkOpen(cfg *config.Config) error {
+	if n.self != nil {
+		return nil
+	}
+	err := cfg.CheckLoopback()
+	if err != nil && n.open {
+		n.log.Warn("as Receptor does, this node lets everybody in who reaches it", "err", err)
+		return nil
+	}
+	return err
+}
+
 // checkTLS reads the certificates of all TLS items, so that a wrong one is told
 // at the start and not by a client.
 func (n *Node) checkTLS() error {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,8 +48,12 @@ type Options struct {
 	// CA is the mesh's, on the node that has it.
 	CA *identity.CA
 	// Open lets everybody who reaches the node do what no work-policy item names,
-	// as Receptor does. A node without an identity is open in any case.
+	// as Receptor does, and lets listeners be on any address. A node without an
+	// identity is open in the first respect in any case.
 	Open bool
+	// Load reads the configuration again for a reload; nil reads the file that
+	// it came from.
+	Load func() (*config.Config, error)
 	// Ready, where it is not nil, is called once all that the file names is
 	// listened on, with the addresses of the mesh's listeners (scheme://address).
 	Ready func(addrs []string)
@@ -84,6 +89,8 @@ type Node struct {
 
 	reloading sync.Mutex
 	level     *slog.LevelVar
+	load      func() (*config.Config, error)
+	open      bool           // as Receptor is
 	current   *config.Config // the file that is in effect; only its links differ from cfg
 
 	self     *identity.Self // nil: none
@@ -97,18 +104,19 @@ type Node struct {
 func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, current: cfg, log: opt.Log, level: opt.Level, version: opt.Version, drain: make(chan time.Duration, 1),
-		self: opt.Identity, ca: opt.CA, renewing: make(chan struct{}, 1), worker: opt.Worker,
+		self: opt.Identity, ca: opt.CA, open: opt.Open, load: opt.Load, renewing: make(chan struct{}, 1), worker: opt.Worker,
 	}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
+	if n.load == nil {
+		n.load = func() (*config.Config, error) { return config.Load(cfg.File) }
+	}
 	for _, w := range cfg.Warnings {
 		n.log.Warn(w)
 	}
-	if n.self == nil {
-		if err := cfg.CheckLoopback(); err != nil {
-			return nil, err
-		}
+	if err := n.checkOpen(cfg); err != nil {
+		return nil, err
 	}
 	if err := n.checkTLS(); err != nil {
 		return nil, err
@@ -327,6 +335,16 @@ func (n *Node) close() {
 func mkdir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data directory: %w (set datadir in the item node to one that this user may write)", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+		return fmt.Errorf("data directory %s belongs to the user %d, and this node runs as %d: chown it, or set datadir in the item node to another one", dir, owner.Uid, os.Geteuid())
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 {
+		return fmt.Errorf("data directory %s may be written by others (its mode is %04o): chmod go-w it", dir, mode)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func (e *ReloadError) Unwrap() error { return e.Err }
 // ReloadFile reads the node's configuration file again and applies it; see
 // Reload.
 func (n *Node) ReloadFile(ctx context.Context) error {
-	cfg, err := config.Load(n.cfg.File)
+	cfg, err := n.load()
 	if err != nil {
 		err = &ReloadError{ReloadInvalid, err}
 		n.log.Error("the configuration was not reloaded", "err", err)
@@ -57,10 +57,8 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 	if items := config.Fixed(n.cfg, cfg); len(items) > 0 {
 		return &ReloadError{ReloadFixed, fmt.Errorf("%s: what the file says of %s has changed, which needs a restart", cfg.File, strings.Join(items, ", "))}
 	}
-	if n.self == nil {
-		if err := cfg.CheckLoopback(); err != nil {
-			return &ReloadError{ReloadInvalid, err}
-		}
+	if err := n.checkOpen(cfg); err != nil {
+		return &ReloadError{ReloadInvalid, err}
 	}
 	if err := n.reloadIdentity(); err != nil {
 		return &ReloadError{ReloadInvalid, err}

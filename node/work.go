@@ -26,7 +26,7 @@ func (n *Node) openWork(opt Options) error {
 	if types, err = n.withPolicy(types); err != nil {
 		return err
 	}
-	registry, err := worktypes.NewRegistry(types...)
+	registry, err := worktypes.NewRegistry(append(types, n.refusedTypes()...)...)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 		types = append(types, t)
 		n.types = append(n.types, routing.WorkType{Name: w.WorkType})
 	}
-	if len(types) > 0 {
+	if len(types)+len(n.cfg.Kubernetes) > 0 {
 		return types, nil
 	}
 	t, err := ansiblerunner.Find(n.worker)

@@ -46,6 +46,12 @@ func normalize(root *cobra.Command, args []string, abbreviated bool) []string {
 			rest = append(rest, arg)
 			continue
 		}
+		if isItem(flag) {
+			var item string
+			item, i = itemWords(flag, args, i)
+			rest = append(rest, item)
+			continue
+		}
 		if _, isList := flag.Value.(*wordList); isList && !strings.Contains(arg, "=") {
 			for i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
 				i++
@@ -84,7 +90,7 @@ func find(cmd *cobra.Command, arg string, abbreviated bool) (*pflag.Flag, string
 	var exact *pflag.Flag
 	visitFlags(cmd, func(f *pflag.Flag) {
 		switch {
-		case f.Name == name:
+		case f.Name == name, isItem(f) && strings.EqualFold(f.Name, name):
 			exact = f
 		case abbreviated && strings.HasPrefix(f.Name, name) && !hasName(matches, f.Name):
 			matches = append(matches, f)

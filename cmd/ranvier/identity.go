@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/identity"
@@ -33,8 +34,8 @@ const (
 
 // defaultDataDir is where a node of this user keeps its data.
 func defaultDataDir() string {
-	if os.Geteuid() == 0 {
-		return config.DefaultDataDir
+	if os.Geteuid() == 0 || unix.Access(config.DefaultDataDir, unix.W_OK) == nil {
+		return config.DefaultDataDir // the second is a service with a user of its own
 	}
 	return filepath.Join(userDir(), "node")
 }

@@ -1,5 +1,6 @@
 // Command ranvier is a node of a mesh for remote automation jobs, and the
-// commands that use one. Called by the name ansible-runner it is that tool.
+// commands that use one. Called by the name ansible-runner or receptor it is that
+// tool.
 package main
 
 import (
@@ -45,8 +46,11 @@ func execute(args []string) int {
 	log.SetOutput(io.Discard)
 
 	root := newRoot()
-	if filepath.Base(args[0]) == runnerName {
+	switch filepath.Base(args[0]) {
+	case runnerName:
 		root = newRunnerRoot()
+	case receptorName:
+		root = newReceptorRoot()
 	}
 	root.SetOut(os.Stdout)
 	root.SetArgs(normalize(root, args[1:], standsIn(root)))

@@ -72,25 +72,25 @@ func (s *ControlService) checkTCP() error {
 
 // checkDuplicates finds items that would fight for the same thing.
 func checkDuplicates(c *Config, rep *report) {
-	seen := map[[2]string]int{} // what and its name to the first line
-	again := func(pos Pos, what, name string) (line int) {
+	seen := map[[2]string]string{} // what and its name to the first one's place
+	again := func(pos Pos, what, name string) (place string) {
 		k := [2]string{what, name}
-		if line = seen[k]; line == 0 {
-			seen[k] = pos.Line
+		if place = seen[k]; place == "" {
+			seen[k] = pos.Place()
 		}
-		return line
+		return place
 	}
 	for _, l := range c.Listeners {
-		if line := again(l.Pos, "listen "+l.Network(), l.Address()); line > 0 && l.Port != 0 {
-			rep.errorf(l.Pos, "port", "the listener on line %d has the address %s already", line, l.Address())
+		if place := again(l.Pos, "listen "+l.Network(), l.Address()); place != "" && l.Port != 0 {
+			rep.errorf(l.Pos, "port", "the listener on %s has the address %s already", place, l.Address())
 		}
 	}
 	peers := c.Peers[:0]
 	for _, p := range c.Peers {
 		ways := p.Addresses[:0]
 		for _, address := range p.Addresses {
-			if line := again(p.Pos, "peer", address); line > 0 {
-				rep.warnf(p.Pos, "address", "%s is the peer of line %d already: it has no effect here", strings.TrimPrefix(address, "tcp://"), line)
+			if place := again(p.Pos, "peer", address); place != "" {
+				rep.warnf(p.Pos, "address", "%s is the peer of %s already: it has no effect here", strings.TrimPrefix(address, "tcp://"), place)
 				continue
 			}
 			ways = append(ways, address)
@@ -101,21 +101,26 @@ func checkDuplicates(c *Config, rep *report) {
 	}
 	c.Peers = peers
 	for _, s := range c.ControlServices {
-		if line := again(s.Pos, "service", s.Service); line > 0 {
-			rep.errorf(s.Pos, "service", "the control-service on line %d is called %q already", line, s.Service)
+		if place := again(s.Pos, "service", s.Service); place != "" {
+			rep.errorf(s.Pos, "service", "the control-service on %s is called %q already", place, s.Service)
 		}
-		if line := again(s.Pos, "file", s.Filename); line > 0 && s.Filename != "" {
-			rep.errorf(s.Pos, "filename", "the control-service on line %d has the socket %s already", line, s.Filename)
+		if place := again(s.Pos, "file", s.Filename); place != "" && s.Filename != "" {
+			rep.errorf(s.Pos, "filename", "the control-service on %s has the socket %s already", place, s.Filename)
 		}
 	}
 	for _, t := range slices.Concat(c.TLSServers, c.TLSClients) {
-		if line := again(t.Pos, t.Pos.Item, t.Name); line > 0 && t.Name != "" {
-			rep.errorf(t.Pos, "name", "the %s on line %d is called %q already", t.Pos.Item, line, t.Name)
+		if place := again(t.Pos, t.Pos.Item, t.Name); place != "" && t.Name != "" {
+			rep.errorf(t.Pos, "name", "the %s on %s is called %q already", t.Pos.Item, place, t.Name)
 		}
 	}
 	for _, w := range c.WorkCommands {
-		if line := again(w.Pos, "work", w.WorkType); line > 0 && w.WorkType != "" {
-			rep.errorf(w.Pos, "worktype", "the work type %q stands on line %d already", w.WorkType, line)
+		if place := again(w.Pos, "work", w.WorkType); place != "" && w.WorkType != "" {
+			rep.errorf(w.Pos, "worktype", "the work type %q stands on %s already", w.WorkType, place)
+		}
+	}
+	for _, w := range c.Kubernetes {
+		if place := again(w.Pos, "work", w.WorkType); place != "" && w.WorkType != "" {
+			rep.errorf(w.Pos, "worktype", "the work type %q stands on %s already", w.WorkType, place)
 		}
 	}
 }

@@ -8,8 +8,6 @@
 package config
 
 import (
-	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -39,6 +37,7 @@ type Config struct {
 	Certs           Certs // the file makes certificates and is no node's; nil: it is
 	ControlServices []ControlService
 	WorkCommands    []WorkCommand
+	Kubernetes      []Kubernetes
 	WorkPolicies    []WorkPolicy
 	WorkLimits      WorkLimits
 
@@ -83,21 +82,16 @@ type WorkCommand struct {
 	VerifySignature    bool   // only signed work is accepted
 }
 
+// Kubernetes is an item "work-kubernetes": a work type that this version does
+// not run.
+type Kubernetes struct {
+	Pos      Pos
+	WorkType string
+}
+
 // Load reads and checks the file at path. Its errors are those of Parse, or of
 // the file system wrapped with the path.
-func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	defer f.Close()
-	// One byte more than Parse accepts shows that a file is too large.
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("configuration file: %w", err)
-	}
-	return Parse(path, data)
-}
+func Load(path string) (*Config, error) { return Source{File: path}.Load() }
 
 // Parse checks the text of a configuration file; name stands for the file in
 // errors. An error joins (errors.Join) an *Error for each thing that is wrong,
@@ -107,17 +101,5 @@ func Parse(name string, data []byte) (*Config, error) {
 }
 
 func parse(name string, data []byte, hostname func() (string, error)) (*Config, error) {
-	rep := &report{file: name}
-	c := &Config{
-		File:     name,
-		LogLevel: slog.LevelInfo,
-		Node:     Node{Pos: Pos{File: name, Item: "node"}, DataDir: DefaultDataDir},
-	}
-	build(c, readRaw(name, data, rep), rep)
-	check(c, rep, hostname)
-	if err := rep.err(); err != nil {
-		return nil, err
-	}
-	c.Warnings = rep.sortedWarnings()
-	return c, nil
+	return Source{File: name}.parse(data, hostname)
 }

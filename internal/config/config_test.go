@@ -270,7 +270,7 @@ func TestWarnings(t *testing.T) {
 		`r.conf:5: trace: has no effect`,
 		`r.conf:6: work-python: has no effect`,
 		`r.conf:7: ip-router: has no effect`,
-		`r.conf:8: work-kubernetes: has no effect`,
+		`r.conf:8: work-kubernetes: work in Kubernetes is not run by this version`,
 		`r.conf:10: tcp-peer: key "address": a:1 is the peer of line 9 already`,
 		`r.conf:11: control-service: key "permissions": 432 is a decimal number, which means mode 0660`,
 	}

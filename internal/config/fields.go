@@ -60,7 +60,7 @@ func (f *fields) add(key, value *yaml.Node) {
 	}
 	lower := strings.ToLower(key.Value)
 	if i := f.index(lower); i >= 0 {
-		f.rep.errorf(pos, key.Value, "it stands on line %d already", f.given[i].pos.Line)
+		f.rep.errorf(pos, key.Value, "it stands on %s already", f.given[i].pos.Place())
 		return
 	}
 	f.given = append(f.given, field{key: lower, name: key.Value, pos: pos, value: value})

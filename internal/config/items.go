@@ -30,7 +30,7 @@ func table() []item {
 		{name: "trace", any: true, build: noEffect("messages are not traced; log-level debug tells most")},
 		{name: "work-python", any: true, build: noEffect("work in a Python module is not run; use work-command")},
 		{name: "ip-router", any: true, build: noEffect("no IP interface is made")},
-		{name: "work-kubernetes", any: true, build: noEffect("work in Kubernetes is not run by this version; submits to it are refused")},
+		{name: "work-kubernetes", build: buildKubernetes},
 	}
 	items = append(items, linkItems()...)
 	items = append(items, workPolicyItems()...)
@@ -50,7 +50,7 @@ func buildNode(c *Config, f *fields) {
 	c.Node = Node{
 		Pos:      f.pos,
 		ID:       get(f, "id", "", asOwnID),
-		DataDir:  get(f, "datadir", DefaultDataDir, asText),
+		DataDir:  get(f, "datadir", "", asText),
 		Leaf:     get(f, "leaf", false, asBool),
 		Identity: get(f, "identity", "", asText),
 		Insecure: get(f, "insecure", false, asBool),
@@ -96,6 +96,22 @@ func buildWorkCommand(c *Config, f *fields) {
 	})
 }
 
+// kubernetesKeys are the keys of work-kubernetes beside worktype.
+func kubernetesKeys() []string {
+	return []string{"namespace", "image", "command", "params", "authmethod", "kubeconfig", "pod", "allowruntimeauth",
+		"allowruntimecommand", "allowruntimeparams", "allowruntimepod", "deletepodonrestart", "streammethod", "verifysignature"}
+}
+
+// buildKubernetes knows the item and looks at no value but the name.
+func buildKubernetes(c *Config, f *fields) {
+	w := Kubernetes{Pos: f.pos, WorkType: need(f, "worktype", asName)}
+	for _, key := range kubernetesKeys() {
+		f.take(key)
+	}
+	c.Kubernetes = append(c.Kubernetes, w)
+	f.rep.warnf(f.pos, "", "work in Kubernetes is not run by this version: work of the type %q is refused", w.WorkType)
+}
+
 // noEffect builds an item that is Receptor's, is harmless to leave out, and
 // does nothing here.
 func noEffect(why string) func(*Config, *fields) {
@@ -119,7 +135,7 @@ func build(c *Config, raws []rawItem, rep *report) {
 		byName[it.name] = it
 		names = append(names, it.name)
 	}
-	first := map[string]int{} // item to its first line
+	first := map[string]Pos{} // item to its first place
 	for _, raw := range raws {
 		it, ok := byName[strings.ToLower(raw.pos.Item)]
 		if !ok {
@@ -129,11 +145,11 @@ func build(c *Config, raws []rawItem, rep *report) {
 			continue
 		}
 		raw.pos.Item = it.name
-		if line, again := first[it.name]; again && it.once {
-			rep.errorf(raw.pos, "", "it may stand only once, and stands on line %d already", line)
+		if before, again := first[it.name]; again && it.once {
+			rep.errorf(raw.pos, "", "it may stand only once, and stands on %s already", before.Place())
 			continue
 		} else if !again {
-			first[it.name] = raw.pos.Line
+			first[it.name] = raw.pos
 		}
 		if f, ok := readFields(it, raw, rep); ok {
 			it.build(c, f)
