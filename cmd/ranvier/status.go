@@ -57,12 +57,14 @@ func showStatus(w io.Writer, s control.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nLINK\tADDRESS\tDIRECTION\tCOST\tSTATE\tSINCE\tIN\tOUT")
 	for _, l := range s.Links {
-		state := l.State
-		if l.LastError != "" {
-			state += ": " + l.LastError
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\n", orDash(l.NodeID), l.Address, l.Direction, l.Cost, state,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\n", orDash(l.NodeID), l.Address, l.Direction, l.Cost, l.State,
 			ago(now, l.Since), bytesText(l.BytesIn), bytesText(l.BytesOut))
+	}
+	_ = t.Flush()
+	for _, l := range s.Links { // a sentence would stretch the table
+		if l.LastError != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", l.Address, l.LastError)
+		}
 	}
 	fmt.Fprintln(t, "\nNODE\tSTATE\tSINCE\tCOST\tVIA\tWORK TYPES")
 	for _, n := range s.Nodes {
