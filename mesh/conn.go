@@ -34,6 +34,7 @@ type Conn struct {
 	session       *session.Conn
 	mesh          *Mesh
 	local, remote Addr
+	dialled       bool // by this node
 	token         sessionToken
 	peerKey       [32]byte
 	member        identity.Member // where the mesh has identities
@@ -44,7 +45,7 @@ type sessionToken = [wire.TokenLen]byte
 
 // newConn starts a session over its first carrier.
 func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remote Addr, dialled bool) (*Conn, error) {
-	c := &Conn{mesh: m, local: local, remote: remote, peerKey: carrier.PeerKey()}
+	c := &Conn{mesh: m, local: local, remote: remote, dialled: dialled, peerKey: carrier.PeerKey()}
 	var err error
 	if c.token, err = carrier.Token(); err != nil {
 		return nil, err

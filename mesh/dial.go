@@ -114,6 +114,9 @@ func (m *Mesh) open(ctx context.Context, open wire.Open) (net.Conn, wire.Answer,
 	if running == nil || running.Err() != nil {
 		return nil, wire.Answer{}, ErrClosed
 	}
+	if err := m.mayOpen(open); err != nil {
+		return nil, wire.Answer{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	open.From, open.Path, open.Attempts = m.cfg.ID, []routing.NodeID{m.cfg.ID}, wire.MaxAttempts

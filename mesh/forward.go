@@ -39,10 +39,14 @@ func (n *neighbour) serve(ctx context.Context, stream net.Conn) {
 		return
 	}
 	if open.To == m.cfg.ID {
-		m.deliver(ctx, stream, open)
+		if !m.barred(ctx, stream, open, open.From) {
+			m.deliver(ctx, stream, open)
+		}
 		return
 	}
-	m.relay(ctx, stream, open)
+	if !m.barred(ctx, stream, open, n.id) {
+		m.relay(ctx, stream, open)
+	}
 }
 
 // speaksFor tells whether the neighbour may send this Open: it must have put

@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/firewall"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/secure"
 	"github.com/ranvier-mesh/ranvier/mesh/session"
@@ -67,7 +69,12 @@ type Config struct {
 	// 64 MiB.
 	ResumeTime   time.Duration
 	StreamMemory int64
-	Log          *slog.Logger
+	// Firewall are the rules for streams from, through and to this node; see
+	// SetFirewall. FirewallNames has for a service another name by which rules
+	// govern it as well.
+	Firewall      firewall.Rules
+	FirewallNames map[string]string
+	Log           *slog.Logger
 }
 
 // ListenerConfig is an address that peers can dial.
@@ -116,6 +123,9 @@ type Mesh struct {
 	floods  atomic.Uint64    // routing messages sent, for tests and status
 	ends    *secure.Identity // towards the other ends of streams
 	budget  *session.Budget
+
+	firewall atomic.Pointer[firewall.Rules]
+	refusals rate.Sometimes // what the firewall refuses is logged no more often
 
 	epoch   atomic.Uint64 // as others may know it: it jumps above a higher one
 	core    *routing.Core // owned by route
@@ -171,8 +181,10 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		conns:      map[*Conn]struct{}{},
 		ends:       ends,
 		accepted:   map[sessionToken]*Conn{},
+		refusals:   rate.Sometimes{First: 10, Interval: time.Second},
 		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
+	m.firewall.Store(&cfg.Firewall)
 	rand.Read(m.nonce)
 	if cfg.Self != nil {
 		if err := cfg.Self.MayBe(cfg.ID, cfg.Role); err != nil {

@@ -31,6 +31,7 @@ var order = [][]string{
 	{"mesh/tcplink", "mesh/wslink", "mesh/quiclink", "mesh/memlink"},
 	{"mesh/secure"},
 	{"mesh/session"},
+	{"mesh/firewall"},
 	{"mesh"},
 	{"mesh/meshtest"},
 	{"mesh/proxy"},
