@@ -15,7 +15,10 @@ func Equal[T any](a, b T) bool { return same(reflect.ValueOf(a), reflect.ValueOf
 // cannot change: all but its listeners, its peers, the log level, and TLS items that nothing
 // else uses.
 func Fixed(a, b *Config) []string {
-	reloadable := []string{"File", "LocalOnly", "LogLevel", "Listeners", "Peers", "TLSServers", "TLSClients", "Warnings"}
+	reloadable := []string{
+		"File", "LocalOnly", "LogLevel", "Listeners", "Peers", "TLSServers", "TLSClients",
+		"Inbound", "Outbound", "FirewallRules", "Warnings",
+	}
 	var changed []string
 	x, y := reflect.ValueOf(*a), reflect.ValueOf(*b)
 	for i := range x.NumField() {

@@ -113,6 +113,7 @@ func checkDuplicates(c *Config, rep *report) {
 			rep.errorf(t.Pos, "name", "the %s on %s is called %q already", t.Pos.Item, place, t.Name)
 		}
 	}
+	checkServices(c, rep, again)
 	for _, w := range c.WorkCommands {
 		if place := again(w.Pos, "work", w.WorkType); place != "" && w.WorkType != "" {
 			rep.errorf(w.Pos, "worktype", "the work type %q stands on %s already", w.WorkType, place)

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/routing"
 )
@@ -40,6 +41,9 @@ type Config struct {
 	Kubernetes      []Kubernetes
 	WorkPolicies    []WorkPolicy
 	WorkLimits      WorkLimits
+	Inbound         []Inbound
+	Outbound        []Outbound
+	FirewallRules   []FirewallRule // of the item node
 
 	// Warnings are for the log at start: what the file says that has no
 	// effect or looks like a mistake. Each names the file and the line.
@@ -59,6 +63,11 @@ type Node struct {
 	// ContentLimit is how many bytes of what jobs have sent are kept for the
 	// next ones; 0: as package content has it, less than 0: nothing is kept.
 	ContentLimit int64
+	// ResumeTime is how long a stream whose way broke waits for another one; 0
+	// is a minute, less than 0 not at all. StreamMemory bounds what
+	// streams hold, in bytes; 0 is 64 MiB.
+	ResumeTime   time.Duration
+	StreamMemory int64
 }
 
 // ControlService is a control socket (docs/control.md).

@@ -36,10 +36,9 @@ func table() []item {
 	items = append(items, workPolicyItems()...)
 	items = append(items, tlsItems()...)
 	items = append(items, certItems()...)
+	items = append(items, serviceItems()...)
 	for _, name := range []string{
 		"work-signing", "work-verification",
-		"tcp-server", "tcp-client", "udp-server", "udp-client",
-		"unix-socket-server", "unix-socket-client", "command-service",
 	} {
 		items = append(items, item{name: name, any: true, build: unsupported})
 	}
@@ -56,8 +55,10 @@ func buildNode(c *Config, f *fields) {
 		Insecure: get(f, "insecure", false, asBool),
 
 		ContentLimit: get(f, "contentlimit", 0, asLimit),
+		ResumeTime:   get(f, "resumetime", 0, asResumeTime),
+		StreamMemory: get(f, "streammemory", 0, asStreamMemory),
 	}
-	f.unsupported("firewallrules")
+	c.FirewallRules = firewallRules(f)
 	if get(f, "maxidleconnectiontimeout", -1, asDuration) != time.Duration(-1) {
 		f.warnf("maxidleconnectiontimeout", "has no effect: links have heartbeats, and a silent one is noticed in seconds")
 	}

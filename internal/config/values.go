@@ -239,3 +239,23 @@ func asHost(n *yaml.Node) (string, error) {
 	}
 	return s, nil
 }
+
+// asResumeTime is a duration; none at all is -1, as 0 is a default.
+func asResumeTime(n *yaml.Node) (time.Duration, error) {
+	d, err := asDuration(n)
+	if err == nil && d == 0 {
+		d = -1
+	}
+	return d, err
+}
+
+// minStreamMemory is what a few streams need to be any fast.
+const minStreamMemory = 1 << 20
+
+func asStreamMemory(n *yaml.Node) (int64, error) {
+	size, err := asSize(n)
+	if err == nil && size < minStreamMemory {
+		err = fmt.Errorf("%s is too little for streams: at least 1MiB is needed", n.Value)
+	}
+	return size, err
+}

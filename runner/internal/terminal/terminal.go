@@ -211,38 +211,15 @@ func (r *run) end(why End) {
 // open makes a terminal of 24 lines and 80 columns that does not echo. Its
 // master can be closed while it is read.
 func open() (master, slave *os.File, err error) {
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, fmt.Errorf("open a terminal: /dev/ptmx: %w", err)
+	if master, slave, err = process.OpenTerminal(); err != nil {
+		return nil, nil, err
 	}
-	master = os.NewFile(uintptr(fd), "/dev/ptmx")
-	sfd, err := openSlave(fd)
-	if err != nil {
-		master.Close()
-		return nil, nil, fmt.Errorf("open a terminal: %w", err)
-	}
-	slave = os.NewFile(uintptr(sfd), "tty")
-	if err := setUp(sfd); err != nil {
+	if err := setUp(int(slave.Fd())); err != nil {
 		master.Close()
 		slave.Close()
 		return nil, nil, fmt.Errorf("set up a terminal: %w", err)
 	}
 	return master, slave, nil
-}
-
-func openSlave(master int) (int, error) {
-	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
-		return -1, err
-	}
-	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	if errno == 0 {
-		return int(fd), nil
-	}
-	n, err := unix.IoctlGetInt(master, unix.TIOCGPTN) // kernels before 4.13
-	if err != nil {
-		return -1, errors.Join(errno, err)
-	}
-	return unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 }
 
 func setUp(slave int) error {
