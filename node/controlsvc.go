@@ -15,6 +15,7 @@ import (
 
 // What advertisements say of a service (docs/control.md section 4.1).
 const (
+	connDatagram  = 0
 	connStream    = 1
 	connStreamTLS = 2
 )
@@ -67,16 +68,22 @@ type wrapper func(*mesh.Conn) net.Conn
 
 func plain(c *mesh.Conn) net.Conn { return c }
 
-// controlService returns how the mesh sees a control service, and what goes
-// around its streams.
-func (n *Node) controlService(c config.ControlService) (routing.Service, wrapper, error) {
+// controlAdvert is how the mesh sees a control service.
+func controlAdvert(c config.ControlService) routing.Service {
 	s := routing.Service{Name: c.Service, ConnType: connStream, Tags: map[string]string{"type": "Control Service"}}
-	if c.TLS == nil {
-		return s, plain, nil
+	if c.TLS != nil {
+		s.ConnType = connStreamTLS
 	}
-	s.ConnType = connStreamTLS
+	return s
+}
+
+// controlService returns what goes around the streams of a control service.
+func (n *Node) controlService(c config.ControlService) (wrapper, error) {
+	if c.TLS == nil {
+		return plain, nil
+	}
 	secure, err := siteTLS(n, c.TLS, identity.TLSItem.Server)
-	return s, func(conn *mesh.Conn) net.Conn { return tls.Server(conn, secure) }, err
+	return func(conn *mesh.Conn) net.Conn { return tls.Server(conn, secure) }, err
 }
 
 // workOverTLS is the work service for submitters that want the site's TLS within

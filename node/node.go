@@ -87,6 +87,8 @@ type Node struct {
 	sockets []net.Listener // control sockets on this host
 	drain   chan time.Duration
 
+	services services
+
 	reloading sync.Mutex
 	level     *slog.LevelVar
 	load      func() (*config.Config, error)
@@ -138,8 +140,14 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 	if err != nil {
 		return nil, err
 	}
+	if mc.Firewall, err = firewallRules(cfg); err != nil {
+		return nil, err
+	}
 	if n.mesh, err = mesh.New(ctx, mc); err != nil {
 		return nil, blame(err, cfg.Listeners)
+	}
+	if err := n.openServices(); err != nil {
+		return nil, err
 	}
 	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
 	n.control.Handle(control.ReloadCommand(n.ReloadFile))
@@ -162,6 +170,7 @@ func (n *Node) meshConfig(epochs *epochs, opt Options) (mesh.Config, error) {
 			}
 		},
 		Transports: opt.Transports, Software: "ranvier " + opt.Version, Self: n.self, Insecure: n.self == nil, Log: n.log,
+		ResumeTime: n.cfg.Node.ResumeTime, StreamMemory: n.cfg.Node.StreamMemory, FirewallNames: firewallNames(),
 	}
 	if n.cfg.Node.Leaf {
 		c.Role = mesh.Leaf
@@ -203,6 +212,8 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
+	n.startServices(running)
+	g.Go(n.waitServices)
 	if err := n.serveIdentity(running, g); err != nil {
 		stop()
 		return errors.Join(err, g.Wait())
@@ -251,7 +262,6 @@ func (n *Node) Drain(bound time.Duration) {
 
 // serveMesh listens on the services that other nodes use.
 func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
-	var services []routing.Service
 	serve := func(service string, handle func(context.Context, *mesh.Conn)) error {
 		l, err := n.mesh.Listen(service)
 		if err != nil {
@@ -262,11 +272,10 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 	}
 	secured := map[string]wrapper{remote.ServiceName: plain}
 	for _, c := range n.cfg.ControlServices {
-		service, wrap, err := n.controlService(c)
+		wrap, err := n.controlService(c)
 		if err != nil {
 			return err
 		}
-		services = append(services, service)
 		if c.TLS != nil && secured[workOverTLS] == nil {
 			secured[workOverTLS] = wrap
 		}
@@ -291,7 +300,7 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 			return fmt.Errorf("work service: %w", err)
 		}
 	}
-	return n.mesh.Advertise(ctx, services, n.types)
+	return n.advertise(ctx, n.cfg)
 }
 
 // acceptAll serves each stream in a goroutine and returns when all have ended.
@@ -315,6 +324,7 @@ func (n *Node) close() {
 	for _, s := range n.sockets {
 		s.Close()
 	}
+	n.closeServices()
 	if n.mesh != nil {
 		n.mesh.Close()
 	}

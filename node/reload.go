@@ -63,6 +63,10 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 	if err := n.reloadIdentity(); err != nil {
 		return &ReloadError{ReloadInvalid, err}
 	}
+	rules, err := firewallRules(cfg)
+	if err != nil {
+		return &ReloadError{ReloadInvalid, err}
+	}
 	gone, added := difference(n.current.Listeners, cfg.Listeners)
 	goneWays, addedWays := difference(n.current.Peers, cfg.Peers)
 	peers := make([]mesh.PeerConfig, len(addedWays))
@@ -76,10 +80,16 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 			return &ReloadError{ReloadInvalid, err}
 		}
 	}
-	unbound, err := n.replaceListeners(ctx, gone, added)
-	if err != nil && len(unbound) == 0 {
+	exchanged, err := n.beginServices(cfg)
+	if err != nil {
 		return err
 	}
+	unbound, err := n.replaceListeners(ctx, gone, added)
+	if err != nil && len(unbound) == 0 {
+		exchanged.undo()
+		return err
+	}
+	n.mesh.SetFirewall(rules)
 	for _, p := range goneWays {
 		n.mesh.RemovePeer(ctx, p.Addresses[0])
 	}
@@ -97,6 +107,7 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 	}
 	now := *cfg
 	now.Listeners, _ = difference(cfg.Listeners, unbound) // the next reload tries those again
+	err = errors.Join(err, n.finishServices(exchanged, &now))
 	n.current = &now
 	n.log.Info("configuration reloaded", "file", cfg.File,
 		"listeners added", len(added), "listeners removed", len(gone), "peers added", len(addedWays), "peers removed", len(goneWays))

@@ -12,8 +12,8 @@ import (
 func Equal[T any](a, b T) bool { return same(reflect.ValueOf(a), reflect.ValueOf(b)) }
 
 // Fixed names the items in which two files differ and that a running node
-// cannot change: all but its listeners, its peers, the log level, and TLS items that nothing
-// else uses.
+// cannot change: all but its listeners, its peers, its services, the firewall rules, the log
+// level, and TLS items that nothing else uses.
 func Fixed(a, b *Config) []string {
 	reloadable := []string{
 		"File", "LocalOnly", "LogLevel", "Listeners", "Peers", "TLSServers", "TLSClients",

@@ -23,8 +23,8 @@ type Inbound struct {
 	Permissions   fs.FileMode // of a unix socket
 	RemoteNode    routing.NodeID
 	RemoteService string
-	TLSServer     string // tls-server for the socket; empty: none
-	TLSClient     string // tls-client within the stream; empty: none
+	TLSServer     *TLS // a tls-server for the socket; nil: none
+	TLSClient     *TLS // a tls-client within the stream; nil: none
 }
 
 // Outbound is an item that leads the streams of a service of the mesh to
@@ -36,8 +36,8 @@ type Outbound struct {
 	Network   string   // "tcp", "udp", "unix" or "command"
 	Address   string   // host:port, or the file name of a unix socket
 	Command   []string // with its arguments
-	TLSServer string   // tls-server within the stream; empty: none
-	TLSClient string   // tls-client towards Address; empty: none
+	TLSServer *TLS     // a tls-server within the stream; nil: none
+	TLSClient *TLS     // a tls-client towards Address; nil: none
 }
 
 // FirewallRule is one of the rules of the item node, checked and as it is
@@ -62,20 +62,22 @@ func serviceItems() []item {
 
 func buildInbound(network string) func(*Config, *fields) {
 	return func(c *Config, f *fields) {
-		in := Inbound{Pos: f.pos, Network: network}
+		in, i := Inbound{Pos: f.pos, Network: network}, len(c.Inbound)
+		setServer := func(c *Config, t *TLS) { c.Inbound[i].TLSServer = t }
+		setClient := func(c *Config, t *TLS) { c.Inbound[i].TLSClient = t }
 		switch network {
 		case "unix":
 			in.Address = need(f, "filename", asText)
 			in.Permissions = f.mode("permissions", 0o600)
-			in.TLSClient = get(f, "tls", "", asText)
+			f.tls("tls", client, setClient)
 		default:
 			host := get(f, "bindaddr", "0.0.0.0", asHost)
 			port := need(f, "port", asPort)
 			in.Address = net.JoinHostPort(host, strconv.Itoa(int(port)))
 		}
 		if network == "tcp" {
-			in.TLSServer = get(f, "tlsserver", "", asText)
-			in.TLSClient = get(f, "tlsclient", "", asText)
+			f.tls("tlsserver", server, setServer)
+			f.tls("tlsclient", client, setClient)
 		}
 		in.RemoteNode = need(f, "remotenode", asNodeID)
 		in.RemoteService = need(f, "remoteservice", asName)
@@ -85,20 +87,22 @@ func buildInbound(network string) func(*Config, *fields) {
 
 func buildOutbound(network string) func(*Config, *fields) {
 	return func(c *Config, f *fields) {
-		out := Outbound{Pos: f.pos, Network: network, Service: need(f, "service", asOwnService)}
+		out, i := Outbound{Pos: f.pos, Network: network, Service: need(f, "service", asOwnService)}, len(c.Outbound)
+		setServer := func(c *Config, t *TLS) { c.Outbound[i].TLSServer = t }
+		setClient := func(c *Config, t *TLS) { c.Outbound[i].TLSClient = t }
 		switch network {
 		case "unix":
 			out.Address = need(f, "filename", asText)
-			out.TLSServer = get(f, "tls", "", asText)
+			f.tls("tls", server, setServer)
 		case "command":
 			out.Command = need(f, "command", asCommand)
-			out.TLSServer = get(f, "tls", "", asText)
+			f.tls("tls", server, setServer)
 		default:
 			out.Address = need(f, "address", asHostPort)
 		}
 		if network == "tcp" {
-			out.TLSServer = get(f, "tlsserver", "", asText)
-			out.TLSClient = get(f, "tlsclient", "", asText)
+			f.tls("tlsserver", server, setServer)
+			f.tls("tlsclient", client, setClient)
 		}
 		c.Outbound = append(c.Outbound, out)
 	}
@@ -110,7 +114,7 @@ var errOwnService = errors.New("this name is one of the node's own services: cho
 func asOwnService(n *yaml.Node) (string, error) {
 	s, err := asName(n)
 	switch s {
-	case "work", "ca", "ping":
+	case "work", "work+tls", "ca", "ping":
 		return "", errOwnService
 	}
 	return s, err
