@@ -209,18 +209,18 @@ func asPattern(n *yaml.Node) (string, error) {
 }
 
 // checkServices finds items that would fight for the same thing.
-func checkServices(c *Config, rep *report, again func(pos Pos, what, name string) (line int)) {
+func checkServices(c *Config, rep *report, again func(pos Pos, what, name string) (place string)) {
 	for _, in := range c.Inbound {
 		if _, port, err := net.SplitHostPort(in.Address); err == nil && port == "0" {
 			continue
 		}
-		if line := again(in.Pos, "listen "+in.Network, in.Address); line > 0 {
-			rep.errorf(in.Pos, "", "line %d listens on %s already", line, in.Address)
+		if place := again(in.Pos, "listen "+in.Network, in.Address); place != "" {
+			rep.errorf(in.Pos, "", "%s listens on %s already", place, in.Address)
 		}
 	}
 	for _, out := range c.Outbound {
-		if line := again(out.Pos, "service", out.Service); line > 0 && out.Service != "" {
-			rep.errorf(out.Pos, "service", "line %d has the service %q already", line, out.Service)
+		if place := again(out.Pos, "service", out.Service); place != "" && out.Service != "" {
+			rep.errorf(out.Pos, "service", "%s has the service %q already", place, out.Service)
 		}
 	}
 }

@@ -35,6 +35,7 @@ const resetCode = wire.CodeLinkDown
 // Stream is a stream of the mesh; *mesh.Conn is one.
 type Stream interface {
 	net.Conn
+	// CloseWrite ends this direction; the other one goes on.
 	CloseWrite() error
 	// Reset ends the stream at once and tells the other end why.
 	Reset(code wire.Code, reason string)
