@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -64,9 +65,9 @@ type answer struct {
 	CPU        time.Duration   `json:",omitempty"` // since the start, user and system
 	RSS        int64           `json:",omitempty"`
 	Goroutines int             `json:",omitempty"`
-	Sent       uint64          `json:",omitempty"` // on links, since the start
-	Links      int             `json:",omitempty"`
-	LinksUp    int             `json:",omitempty"` // how often one came up
+	Sent       uint64          `json:",omitempty"` // on links that it dialled, since the start
+	Received   uint64          `json:",omitempty"` // on links that are up
+	LinksUp    int             `json:",omitempty"` // how many it dialled with success
 }
 
 // fabric carries streams between children: the mesh, or the reference.
@@ -75,7 +76,7 @@ type fabric interface {
 	open(ctx context.Context, to string) (stream, error)
 	serve(func(stream)) // every stream that comes in
 	ping(ctx context.Context, to string) (time.Duration, error)
-	traffic() (sent uint64, links, up int)
+	traffic() (sent, received uint64, dialled int)
 }
 
 type stream interface {
@@ -88,7 +89,9 @@ type child struct {
 	mu   sync.Mutex
 	held []stream // until "release"
 	bulk sync.WaitGroup
-	stop chan struct{}
+
+	pause atomic.Int64 // the longest one between two reads of a sink
+	stop  chan struct{}
 }
 
 func childMain(text string) int {
@@ -175,6 +178,8 @@ func (c *child) do(ctx context.Context, o order) (answer, error) {
 		return answer{}, nil
 	case "first":
 		return c.firstBytes(ctx, o)
+	case "pause":
+		return answer{Took: time.Duration(c.pause.Swap(0))}, nil
 	case "gc":
 		debug.FreeOSMemory()
 	case "stacks":
@@ -193,7 +198,7 @@ func (c *child) stats() answer {
 		Goroutines: runtime.NumGoroutine(),
 		RSS:        rss(),
 	}
-	a.Sent, a.Links, a.LinksUp = c.traffic()
+	a.Sent, a.Received, a.LinksUp = c.traffic()
 	return a
 }
 
@@ -221,7 +226,7 @@ func (c *child) handle(s stream) {
 	case 'S':
 		buf := buffers.Get().(*[64 << 10]byte)
 		defer buffers.Put(buf)
-		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{s}, buf[:])
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, &paused{s, &c.pause, time.Now()}, buf[:])
 		if err == nil {
 			s.Write(binary.BigEndian.AppendUint64(nil, uint64(n)))
 			s.CloseWrite()
@@ -243,6 +248,22 @@ func (c *child) handle(s stream) {
 		c.mu.Unlock()
 		select {}
 	}
+}
+
+// paused notes the longest time between two reads.
+type paused struct {
+	from io.Reader
+	most *atomic.Int64
+	last time.Time
+}
+
+func (r *paused) Read(p []byte) (int, error) {
+	n, err := r.from.Read(p)
+	now := time.Now()
+	for gap, most := int64(now.Sub(r.last)), r.most.Load(); gap > most && !r.most.CompareAndSwap(most, gap); most = r.most.Load() {
+	}
+	r.last = now
+	return n, err
 }
 
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}

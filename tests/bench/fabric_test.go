@@ -7,7 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/yamux"
@@ -75,18 +75,24 @@ func (o *ours) ping(ctx context.Context, to string) (time.Duration, error) {
 	return took, err
 }
 
-func (o *ours) traffic() (sent uint64, links, up int) {
-	for _, l := range o.Status().Links {
-		sent += l.Sent
-		links++
+func (o *ours) traffic() (sent, received uint64, dialled int) {
+	o.tcp.mu.Lock()
+	defer o.tcp.mu.Unlock()
+	for _, l := range o.tcp.all {
+		_, n := l.Traffic()
+		sent += n
 	}
-	return sent, links, int(o.tcp.up.Load())
+	for _, l := range o.Status().Links {
+		received += l.Received
+	}
+	return sent, received, len(o.tcp.all)
 }
 
-// watchedTransport counts the links that it made.
+// watchedTransport knows the links that it made, those that are over as well.
 type watchedTransport struct {
 	tcplink.Transport
-	up atomic.Int64
+	mu  sync.Mutex
+	all []link.Link
 }
 
 func (w *watchedTransport) With(o link.Options) link.Transport {
@@ -97,7 +103,9 @@ func (w *watchedTransport) With(o link.Options) link.Transport {
 func (w *watchedTransport) Dial(ctx context.Context, addr string) (link.Link, error) {
 	l, err := w.Transport.Dial(ctx, addr)
 	if err == nil {
-		w.up.Add(1)
+		w.mu.Lock()
+		w.all = append(w.all, l)
+		w.mu.Unlock()
 	}
 	return l, err
 }
@@ -234,4 +242,4 @@ func (r *reference) ping(ctx context.Context, to string) (time.Duration, error) 
 	return time.Since(start), err
 }
 
-func (r *reference) traffic() (sent uint64, links, up int) { return 0, 1, 1 }
+func (r *reference) traffic() (sent, received uint64, dialled int) { return 0, 0, 1 }

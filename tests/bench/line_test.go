@@ -3,7 +3,6 @@ package bench
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -178,5 +177,3 @@ func (l line) send(streams int, bytes int64) sent {
 	a := l.first().do(order{Do: "send", Bytes: bytes})
 	return sent{float64(bytes) / 1e6 / a.Took.Seconds(), l.cpu().Seconds() / (float64(bytes) / 1e9)}
 }
-
-func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", d.Seconds()*1000) }
