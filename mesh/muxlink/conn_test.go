@@ -75,7 +75,7 @@ func TestYamuxAnnouncesItsData(t *testing.T) {
 	t.Parallel()
 	near, far := net.Pipe()
 	defer far.Close()
-	l, err := Client(near)
+	l, err := Client(near, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +107,7 @@ func TestYamuxAnnouncesItsData(t *testing.T) {
 
 func TestManyWritersWriteLessAtOnce(t *testing.T) {
 	t.Parallel()
-	l := &muxLink{maxWrite: maxWrite}
+	l := &muxLink{}
 	var last int
 	for writers, want := range map[int]int{1: maxWrite, 8: maxWrite, 16: 2 * 16 << 10, 40: 16 << 10, 500: 16 << 10} {
 		l.writers.Store(int32(writers - 1))

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/yamux"
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
+	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
 	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 )
 
@@ -30,23 +31,31 @@ const (
 	queued   = 512 << 10
 )
 
-// Client returns the link of the end that dialled conn. A conn with a method
-// MaxWrite() int gets no larger writes of a stream's data than that.
-func Client(conn net.Conn) (link.Link, error) { return start(conn, yamux.Client) }
+// Client returns the link of the end that dialled conn. bucket bounds how fast
+// it sends; nil does not.
+func Client(conn net.Conn, bucket *pace.Bucket) (link.Link, error) {
+	return start(conn, bucket, yamux.Client)
+}
 
 // Server returns the link of the end that accepted conn; see Client.
-func Server(conn net.Conn) (link.Link, error) { return start(conn, yamux.Server) }
+func Server(conn net.Conn, bucket *pace.Bucket) (link.Link, error) {
+	return start(conn, bucket, yamux.Server)
+}
 
-func start(raw net.Conn, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
-	l := &muxLink{conn: &conn{Conn: raw}, maxWrite: maxWrite}
-	if paced, ok := raw.(interface{ MaxWrite() int }); ok {
-		l.maxWrite = min(l.maxWrite, paced.MaxWrite()-header)
-	}
+func start(raw net.Conn, bucket *pace.Bucket, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
+	l := &muxLink{conn: &conn{Conn: raw}, bucket: bucket}
 	session, err := side(l.conn, config())
 	if err != nil {
 		return nil, fmt.Errorf("start yamux: %w", err)
 	}
 	l.session = session
+	l.over, l.end = context.WithCancel(context.Background())
+	if bucket != nil {
+		go func() { // for streams that wait for their turn
+			<-session.CloseChan()
+			l.end()
+		}()
+	}
 	return l, nil
 }
 
@@ -68,10 +77,12 @@ func config() *yamux.Config {
 }
 
 type muxLink struct {
-	conn     *conn
-	session  *yamux.Session
-	maxWrite int
-	writers  atomic.Int32 // that write to a stream now
+	conn    *conn
+	session *yamux.Session
+	bucket  *pace.Bucket
+	over    context.Context // of a link with a bucket: until it is over
+	end     context.CancelFunc
+	writers atomic.Int32 // that write to a stream now
 }
 
 func (l *muxLink) Open(context.Context) (net.Conn, error) {
@@ -79,7 +90,7 @@ func (l *muxLink) Open(context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, closed(err)
 	}
-	return &stream{s, l}, nil
+	return l.stream(s), nil
 }
 
 func (l *muxLink) Accept() (net.Conn, error) {
@@ -87,7 +98,7 @@ func (l *muxLink) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, closed(err)
 	}
-	return &stream{s, l}, nil
+	return l.stream(s), nil
 }
 
 func closed(err error) error {
@@ -129,13 +140,39 @@ func (l *muxLink) PeerCertificates() []*x509.Certificate {
 func (l *muxLink) LocalAddr() net.Addr  { return l.conn.LocalAddr() }
 func (l *muxLink) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
 
-// stream keeps yamux's frames small.
+// control is yamux's number of the first stream that the dialler opens. Its
+// messages are counted against the rate and not held back.
+const control = 1
+
+// stream keeps yamux's frames small, and to the link's rate.
 type stream struct {
 	*yamux.Stream
 	link *muxLink
+	turn context.Context // of a Write that waits for its turn
+	stop context.CancelFunc
+}
+
+func (l *muxLink) stream(s *yamux.Stream) *stream {
+	st := &stream{Stream: s, link: l}
+	if l.bucket != nil {
+		st.turn, st.stop = context.WithCancel(l.over)
+	}
+	return st
 }
 
 func (s *stream) Write(p []byte) (int, error) {
+	switch bucket := s.link.bucket; {
+	case bucket == nil:
+		return s.write(p)
+	case s.StreamID() == control:
+		bucket.Spend(len(p))
+		return s.write(p)
+	default:
+		return bucket.Write(s.turn, p, s.write)
+	}
+}
+
+func (s *stream) write(p []byte) (int, error) {
 	total := 0
 	for {
 		n, err := s.Stream.Write(p[total:min(len(p), total+s.link.begin())])
@@ -147,8 +184,16 @@ func (s *stream) Write(p []byte) (int, error) {
 	}
 }
 
+// Close ends a Write that waits for its turn as well.
+func (s *stream) Close() error {
+	if s.stop != nil {
+		s.stop()
+	}
+	return s.Stream.Close()
+}
+
 // begin counts a writer and tells how much it may write at once.
 func (l *muxLink) begin() int {
 	fair := queued / int(l.writers.Add(1)) / records.Plain
-	return min(l.maxWrite, max(1, min(4, fair))*records.Plain-header)
+	return max(1, min(4, fair))*records.Plain - header
 }

@@ -58,7 +58,7 @@ func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 		}
 		conn = secured
 	}
-	return muxlink.Client(pace.Conn(conn, t.Options))
+	return muxlink.Client(conn, pace.New(t.Options.Rate))
 }
 
 // Listen implements link.Transport.
@@ -88,7 +88,7 @@ func (l *listener) Accept() (link.Link, error) {
 	if l.tls != nil {
 		conn = link.Accepted(conn, l.tls, l.services)
 	}
-	return muxlink.Server(pace.Conn(conn, l.options))
+	return muxlink.Server(conn, pace.New(l.options.Rate))
 }
 
 // clientConfig returns the settings of a link to addr; nil for plain TCP.

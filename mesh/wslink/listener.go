@@ -85,7 +85,7 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	if l.tls != nil {
 		conn = link.Accepted(conn, l.tls, nil)
 	}
-	k, err := muxlink.Server(pace.Conn(conn, l.options))
+	k, err := muxlink.Server(conn, pace.New(l.options.Rate))
 	if err != nil {
 		raw.Close()
 		return

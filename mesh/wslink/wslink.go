@@ -84,7 +84,7 @@ func (t Transport) Dial(ctx context.Context, addr string) (link.Link, error) {
 		}
 		conn = secured
 	}
-	return muxlink.Client(pace.Conn(conn, t.Options))
+	return muxlink.Client(conn, pace.New(t.Options.Rate))
 }
 
 func (t Transport) dial(ctx context.Context, u string) (net.Conn, error) {

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
-
-	"github.com/ranvier-mesh/ranvier/mesh/link"
 )
 
 const (
@@ -17,8 +15,11 @@ const (
 	slice = 10 * time.Millisecond
 	burst = 50 * time.Millisecond
 
-	minChunk = 1200     // one packet of most networks
-	maxChunk = 32 << 10 // as the largest frame of a link
+	minChunk = 1200 // one packet of most networks
+	maxChunk = 32 << 10
+	// small is up to how long a message need not wait for its turn: opens,
+	// answers, keys that somebody has typed.
+	small = 1024
 )
 
 // A Bucket is a token bucket that the streams of one link share. Its methods
@@ -40,8 +41,14 @@ func New(bytesPerSecond int64) *Bucket {
 
 // Write has write send p in pieces, each when its turn has come. It returns
 // how much was sent, and the error of write, or net.ErrClosed when ctx ended.
+// What is no longer than a small message goes at once: it is counted, and what
+// comes later waits for it.
 func (b *Bucket) Write(ctx context.Context, p []byte, write func([]byte) (int, error)) (int, error) {
 	if b == nil {
+		return write(p)
+	}
+	if len(p) <= small {
+		b.Spend(len(p))
 		return write(p)
 	}
 	sent := 0
@@ -66,35 +73,3 @@ func (b *Bucket) Spend(n int) {
 		b.limiter.ReserveN(now, min(n, b.chunk))
 	}
 }
-
-// Conn returns conn with its writes bounded by o.Rate, or conn itself where
-// there is no rate.
-func Conn(conn net.Conn, o link.Options) net.Conn {
-	b := New(o.Rate)
-	if b == nil {
-		return conn
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	return &paced{Conn: conn, bucket: b, ctx: ctx, stop: stop}
-}
-
-type paced struct {
-	net.Conn
-	bucket *Bucket
-	ctx    context.Context // until Close
-	stop   context.CancelFunc
-}
-
-func (c *paced) Write(p []byte) (int, error) { return c.bucket.Write(c.ctx, p, c.Conn.Write) }
-
-func (c *paced) Close() error {
-	c.stop()
-	return c.Conn.Close()
-}
-
-// NetConn returns what is paced.
-func (c *paced) NetConn() net.Conn { return c.Conn }
-
-// MaxWrite tells what writes on top of the connection how much to send at once,
-// so that a control message does not wait behind seconds of bulk.
-func (c *paced) MaxWrite() int { return c.bucket.chunk }
