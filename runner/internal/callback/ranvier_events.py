@@ -19,9 +19,8 @@ import json
 import os
 import sys
 import threading
-import uuid
 
-from ansible import release
+from ansible import constants, release
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import callback_loader
 from ansible.utils.display import Display
@@ -43,6 +42,13 @@ def now():
 
 def stamp(moment):
     return moment.isoformat()
+
+
+def random_uuid():
+    """A version 4 UUID, in a fraction of the time that uuid.uuid4 takes."""
+    text = os.urandom(16).hex()
+    return "%s-%s-4%s-%s%s-%s" % (
+        text[:8], text[8:12], text[13:16], "89ab"[int(text[16], 16) & 3], text[17:20], text[20:])
 
 
 def is_on(name):
@@ -80,14 +86,48 @@ def sane(value, above=()):
     return value
 
 
+ENCODER = json.JSONEncoder(default=plain)
+
+
 def encode(record):
     try:
-        return json.dumps(record, default=plain)
+        return ENCODER.encode(record)
     except (TypeError, ValueError, RecursionError):
         return json.dumps(sane(record), default=str)
 
 
 # ---------------------------------------------------------------- the journal
+
+class Held:
+    """Stands in for sys.stdout while an event's text is printed, so that the
+    text and both marks go to the terminal in one write. Whoever wants to see
+    his text at once (flush), and whatever goes around this, is let through."""
+
+    def __init__(self, stream, begin):
+        self.stream = stream
+        self.text = [begin]
+        self.deaf = False  # Display is printing: older ones flush each time
+
+    def write(self, text):
+        self.text.append(text)
+        return len(text)
+
+    def writelines(self, lines):
+        self.text.extend(lines)
+
+    def flush(self):
+        if not self.deaf:
+            self.spill()
+
+    def spill(self):
+        text, self.text = "".join(self.text), []
+        self.stream.write(text)
+        self.stream.flush()
+
+    def __getattr__(self, name):  # buffer, fileno, isatty, encoding, ...
+        self.spill()
+        return getattr(self.stream, name)
+
 
 class Journal:
     """The events file and the marks. Only the process that made it writes;
@@ -97,49 +137,66 @@ class Journal:
         self.key = os.environ.pop("RANVIER_EVENTS_KEY", "")
         self.pid = os.getpid()
         self.lock = threading.RLock()
-        self.open = False  # an event's text is being printed
+        self.open = None  # what holds the text of the event that is being printed
         self.flags = threading.local()
         self.fd = None
         if self.key:
             path = os.path.join(os.environ["AWX_ISOLATED_DATA_DIR"], "events")
             self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             self.offset = os.fstat(self.fd).st_size
+            self.begin = "\x1b]ranvier;%s;%%d,%%d\x07" % self.key
+            self.end = "\x1b]ranvier;%s;\x07" % self.key
+            os.register_at_fork(after_in_child=self.leave)
 
-    def mine(self):
-        return self.fd is not None and os.getpid() == self.pid
+    def leave(self):
+        self.fd = None
 
     def write(self, line):
         """Appends a line and returns where it is."""
-        start, left = self.offset, memoryview(line)
-        while left:
-            left = left[os.write(self.fd, left):]
-        self.offset += len(line)
-        return start, len(line)
+        start, done = self.offset, os.write(self.fd, line)
+        while done < len(line):
+            done += os.write(self.fd, line[done:])
+        self.offset += done
+        return start, done
 
     def around(self, record, stream, call):
-        """Calls call between the marks of the event. A mark waits in the
-        stream's buffer for the text that comes with it."""
+        """Calls call between the marks of the event."""
         try:
-            start, length = self.write(record.encode("ascii") + b"\n")
+            begin = self.begin % self.write(record.encode("ascii") + b"\n")
         except OSError as why:  # the disk is full: the play goes on without events
             sys.stderr.write("ranvier: events can no longer be written: %s\n" % why)
             self.fd = None
             return call()
-        self.open = True
-        stream.write("\x1b]ranvier;%s;%d,%d\x07" % (self.key, start, length))
         if stream is not sys.stdout:
-            stream.flush()
+            return self.beside(begin, stream, call)
+        held = self.open = sys.stdout = Held(stream, begin)
         try:
             return call()
         finally:
-            self.open = False
+            self.open = None
+            if sys.stdout is held:
+                sys.stdout = stream
             try:
-                if stream is sys.stdout:
-                    sys.stderr.flush()
-                stream.write("\x1b]ranvier;%s;\x07" % self.key)
-                stream.flush()
+                held.write(self.end)
+                sys.stderr.flush()
+                held.spill()
             except (OSError, ValueError):
                 pass  # the terminal is gone; so is who would have read
+
+    def beside(self, begin, stream, call):
+        """around for text that does not go to sys.stdout."""
+        self.open = Held(stream, "")
+        try:
+            stream.write(begin)
+            stream.flush()
+            return call()
+        finally:
+            self.open = None
+            try:
+                stream.write(self.end)
+                stream.flush()
+            except (OSError, ValueError):
+                pass
 
 
 JOURNAL = Journal()
@@ -158,6 +215,11 @@ class State:
         self.started = {}  # (host, task) -> when
         self.names = {}    # uuid of Ansible -> how often it was announced
         self.tasks = (None, None)  # the last task described, and how
+        self.job_ids = {}
+        for variable, key in JOB_IDS:
+            value = os.environ.get(variable, "")
+            if value:
+                self.job_ids[key] = int(value) if value.isdigit() else value
         self.omit = is_on("RUNNER_OMIT_EVENTS")
         self.only_failed = is_on("RUNNER_ONLY_FAILED_EVENTS")
         self.show_args = is_on("ANSIBLE_DISPLAY_ARGS_TO_STDOUT")
@@ -223,12 +285,9 @@ def slim(res, task):
 
 def record(kind, data, ident=None, verbosity=None):
     """The line of an event, and the uuid in it."""
-    ident = ident or str(uuid.uuid4())
+    ident = ident or random_uuid()
     event = {"uuid": ident, "event": kind}
-    for variable, key in JOB_IDS:
-        value = os.environ.get(variable, "")
-        if value:
-            event[key] = int(value) if value.isdigit() else value
+    event.update(STATE.job_ids)
     event["pid"] = JOURNAL.pid
     event["created"] = stamp(now())
     for key in ("task_uuid", "play_uuid", "playbook_uuid"):
@@ -258,12 +317,14 @@ def flagged(kind, method):
 
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
-        if not JOURNAL.mine():
+        if JOURNAL.fd is None:
             return method(self, *args, **kwargs)
         before = getattr(JOURNAL.flags, "now", {})
         level = before.get("level")
         if kind == "verbose":
             level = kwargs.get("caplevel", args[2] if len(args) > 2 else 2) + 1
+            if level > self.verbosity:  # as most: it prints nothing
+                return method(self, *args, **kwargs)
         JOURNAL.flags.now = dict(before, level=level, **{kind: True})
         try:
             return method(self, *args, **kwargs)
@@ -279,14 +340,19 @@ def printed(method):
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
         log_only = kwargs.get("log_only", args[4] if len(args) > 4 else False)
-        if log_only or not JOURNAL.mine():
+        if log_only or JOURNAL.fd is None:
             return method(self, *args, **kwargs)
         on_stderr = kwargs.get("stderr", args[2] if len(args) > 2 else False)
         with JOURNAL.lock:
-            if JOURNAL.open:
+            held = JOURNAL.open
+            if held is not None:
                 if on_stderr:
-                    sys.stdout.flush()  # the mark comes before the text
-                return method(self, *args, **kwargs)
+                    held.spill()  # the mark comes before the text
+                held.deaf = True
+                try:
+                    return method(self, *args, **kwargs)
+                finally:
+                    held.deaf = False
             flags = dict(getattr(JOURNAL.flags, "now", {}))
             level = flags.pop("level", None)
             kind = next((name for name in KINDS if flags.get(name)), "verbose")
@@ -303,6 +369,8 @@ def listen():
     if JOURNAL.fd is None:
         return
     for kind in KINDS:
+        if kind == "debug" and not constants.DEFAULT_DEBUG:
+            continue  # called again and again, it prints nothing
         for name in (kind, "_" + kind):  # what is sent from a fork arrives at the latter
             if callable(getattr(Display, name, None)):
                 setattr(Display, name, flagged(kind, getattr(Display, name)))
@@ -335,10 +403,10 @@ def event(method):
     @functools.wraps(method)
     def wrapper(self, *args, **kwargs):
         call = functools.partial(getattr(super(CallbackModule, self), name), *args, **kwargs)
-        if not JOURNAL.mine():
+        if JOURNAL.fd is None:
             return call()
         with JOURNAL.lock:
-            if JOURNAL.open:
+            if JOURNAL.open is not None:
                 return call()
             told = method(self, *args, **kwargs)
             if told is None:
@@ -384,7 +452,7 @@ class CallbackModule(Users):
 
     @event
     def v2_playbook_on_start(self, playbook, *_, **__):
-        ident = str(uuid.uuid4())
+        ident = random_uuid()
         STATE.playbook = {"playbook": playbook._file_name, "playbook_uuid": ident}
         STATE.play, STATE.task = {}, {}
         return "playbook_on_start", dict(STATE.playbook), ident

@@ -130,7 +130,7 @@ func TestMitogenRunsOverSSH(t *testing.T) {
 			if want := strategy != "linear"; want != strings.HasSuffix(p.Env["ANSIBLE_STRATEGY_PLUGINS"], "/ansible_mitogen/plugins/strategy") {
 				t.Errorf("added %v", add)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, p.Program, "-i", "hosts", "site.yml")
 			cmd.Dir, cmd.Env = dir, p.environ()
