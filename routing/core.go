@@ -85,7 +85,9 @@ type Core struct {
 
 	nodes   map[NodeID]*node
 	origins []*origin  // sorted by id, tombstones too
-	leaves  []*leaf    // sorted by id
+	leaves  []*leaf    // sorted by id; sortLeaves brings it up to date
+	fresh   []*leaf    // not yet in leaves
+	thinned bool       // some in leaves are forgotten
 	self    *origin    //
 	lost    *list.List // of *origin: unreachable, longest first
 	tombs   *list.List // of *origin: dropped, longest first

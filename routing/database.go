@@ -140,14 +140,15 @@ func (c *Core) install(o *origin, a *Advert) {
 	} else {
 		c.resize(o, -frags[i].size())
 	}
-	old := frags[i]
+	old, topology := frags[i], a.Draining != frags[i].Draining
 	frags[i] = fragment{Advert: a}
 	if o != c.self { // our own links and leaves count as they are, told or not
 		frags[i] = c.replace(o, old, a)
+		topology = topology || c.counts(o, old.ends, frags[i].ends)
 	}
 	o.frags = frags
 	c.resize(o, a.size())
-	c.touch(a.Draining != old.Draining || !slices.Equal(a.Links, old.Links))
+	c.touch(topology)
 	c.hashed = false
 }
 
@@ -180,21 +181,54 @@ func (c *Core) replace(o *origin, old fragment, a *Advert) fragment {
 		f.ends = c.addEnds(a.Links)
 		c.removeEnds(old.ends)
 	}
-	gone, come := old.Leaves, a.Leaves
-	same := func(a, b Attachment) bool { return a.Leaf == b.Leaf && a.Cost == b.Cost }
-	for len(gone) > 0 && len(come) > 0 && same(gone[0], come[0]) {
-		gone, come = gone[1:], come[1:]
-	}
-	for len(gone) > 0 && len(come) > 0 && same(gone[len(gone)-1], come[len(come)-1]) {
-		gone, come = gone[:len(gone)-1], come[:len(come)-1]
-	}
-	for _, l := range come {
-		c.addHome(l.Leaf, o, l.Cost)
-	}
-	for _, l := range gone {
-		c.removeHome(l.Leaf, o, l.Cost)
-	}
+	// A leaf that only changes its cost is never without a home meanwhile.
+	forNew(old.Leaves, a.Leaves, func(l Attachment) { c.addHome(l.Leaf, o, l.Cost) })
+	forNew(a.Leaves, old.Leaves, func(l Attachment) { c.removeHome(l.Leaf, o, l.Cost) })
 	return f
+}
+
+// forNew calls do for what is in b and not in a. Both are sorted where they come
+// from us; where they are not, do may be called for what is in both as well.
+func forNew(a, b []Attachment, do func(Attachment)) {
+	for _, l := range b {
+		for len(a) > 0 && a[0].before(l) {
+			a = a[1:]
+		}
+		if len(a) > 0 && a[0].Leaf == l.Leaf && a[0].Cost == l.Cost {
+			a = a[1:]
+			continue
+		}
+		do(l)
+	}
+}
+
+func (l Attachment) before(o Attachment) bool {
+	return l.Leaf < o.Leaf || l.Leaf == o.Leaf && l.Cost < o.Cost
+}
+
+// counts tells whether the difference between the links that o has named so far
+// and those that it names now can be seen in the graph: a link that the other end
+// does not name, not yet or not any more, is none.
+func (c *Core) counts(o *origin, before, now []end) bool {
+	differs := func(e end, others []end) bool { return !slices.Contains(others, e) && c.names(e.node, o.node) }
+	return slices.ContainsFunc(now, func(e end) bool { return differs(e, before) }) ||
+		slices.ContainsFunc(before, func(e end) bool { return differs(e, now) })
+}
+
+// names tells whether a names b as a neighbour. Of one that names very many it is
+// taken for granted, so that nobody can make us search for long.
+func (c *Core) names(a, b *node) bool {
+	const many = 16 // fragments
+	if a == c.self.node {
+		_, ok := c.findLink(b.id)
+		return ok
+	}
+	if a.origin == nil || len(a.origin.frags) > many {
+		return a.origin != nil
+	}
+	return slices.ContainsFunc(a.origin.frags, func(f fragment) bool {
+		return slices.ContainsFunc(f.ends, func(e end) bool { return e.node == b })
+	})
 }
 
 func (c *Core) addEnds(links []Adjacency) []end {

@@ -175,6 +175,7 @@ func checkCore(t *testing.T, c *Core) {
 		}
 	}
 	homes["self"] = len(c.attached)
+	c.sortLeaves()
 	for _, l := range c.leaves {
 		for _, h := range l.homes {
 			homes[h.origin.node.id]--

@@ -40,8 +40,7 @@ func (c *Core) addHome(id NodeID, o *origin, cost Cost) {
 	if l == nil {
 		l = &leaf{node: n, since: c.now}
 		n.leaf = l
-		i, _ := slices.BinarySearchFunc(c.leaves, id, byLeaf)
-		c.leaves = slices.Insert(c.leaves, i, l)
+		c.fresh = append(c.fresh, l)
 	}
 	if l.queued != nil {
 		c.gone.Remove(l.queued)
@@ -71,12 +70,34 @@ func (c *Core) removeHome(id NodeID, o *origin, cost Cost) {
 
 func (c *Core) removeLeaf(l *leaf) {
 	c.gone.Remove(l.queued)
-	i, _ := slices.BinarySearchFunc(c.leaves, l.node.id, byLeaf)
-	c.leaves = slices.Delete(c.leaves, i, i+1)
+	c.thinned = true
 	l.node.leaf = nil
 	c.release(l.node)
 	c.events = append(c.events, NodeForgotten{Node: l.node.id, Leaf: true})
 	c.touch(false)
+}
+
+// sortLeaves brings leaves up to date, once for all that have come and gone:
+// thousands do when a hub starts.
+func (c *Core) sortLeaves() {
+	if len(c.fresh) == 0 && !c.thinned {
+		return
+	}
+	slices.SortFunc(c.fresh, func(a, b *leaf) int { return byLeaf(a, b.node.id) })
+	old, fresh := c.leaves, c.fresh
+	c.leaves = make([]*leaf, 0, len(old)+len(fresh))
+	for len(old)+len(fresh) > 0 {
+		var l *leaf
+		if len(old) > 0 && (len(fresh) == 0 || byLeaf(old[0], fresh[0].node.id) <= 0) {
+			l, old = old[0], old[1:]
+		} else {
+			l, fresh = fresh[0], fresh[1:]
+		}
+		if l.node.leaf == l { // else it was forgotten
+			c.leaves = append(c.leaves, l)
+		}
+	}
+	c.fresh, c.thinned = nil, false
 }
 
 func (c *Core) touchLeaf(l *leaf) {

@@ -42,6 +42,7 @@ func (c *Core) Table() *Table {
 	if c.table != nil {
 		return c.table
 	}
+	c.sortLeaves()
 	t := &Table{
 		graph:   c.graph,
 		paths:   c.paths,
