@@ -153,12 +153,17 @@ func advertisements(info routing.NodeInfo) []control.Advertisement {
 		seen = info.Since
 	}
 	var all []control.Advertisement
+	told := false // of its control service
 	for _, s := range info.Services {
 		ad := control.Advertisement{NodeID: string(info.ID), Service: s.Name, Time: seen, ConnType: int(s.ConnType), Tags: s.Tags}
 		if s.Tags["type"] == "Control Service" {
-			ad.WorkCommands = nodeStatus(info).WorkTypes
+			ad.WorkCommands, told = nodeStatus(info).WorkTypes, true
 		}
 		all = append(all, ad)
+	}
+	if !told { // a leaf tells nobody of its services, and is to be seen all the same
+		all = append(all, control.Advertisement{NodeID: string(info.ID), Service: "control", Time: seen, ConnType: connStream,
+			Tags: map[string]string{"type": "Control Service"}, WorkCommands: nodeStatus(info).WorkTypes})
 	}
 	return all
 }

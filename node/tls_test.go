@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/control"
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
@@ -141,6 +142,21 @@ func (l *lines) await(t *testing.T, what string) {
 // run runs a node with all transports and its log until the test ends.
 func run(t *testing.T, text string) (*Node, *lines) {
 	t.Helper()
+	return runConfig(t, parse(t, text), nil)
+}
+
+// runSource is run for a configuration that can be read again.
+func runSource(t *testing.T, s config.Source) (*Node, *lines) {
+	t.Helper()
+	cfg, err := s.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runConfig(t, cfg, s.Load)
+}
+
+func runConfig(t *testing.T, cfg *config.Config, load func() (*config.Config, error)) (*Node, *lines) {
+	t.Helper()
 	quic, err := quiclink.New(quiclink.Config{})
 	if err != nil {
 		t.Fatal(err)
@@ -149,9 +165,9 @@ func run(t *testing.T, text string) (*Node, *lines) {
 	wss := ws
 	wss.Secure = true
 	log := newLines()
-	n, err := New(t.Context(), parse(t, text), Options{
-		Transports: map[string]link.Transport{"tcp": tcplink.Transport{}, "quic": quic, "ws": ws, "wss": wss},
-		Log:        slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "1",
+	n, err := New(t.Context(), cfg, Options{
+		Load: load, Transports: map[string]link.Transport{"tcp": tcplink.Transport{}, "quic": quic, "ws": ws, "wss": wss},
+		Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})), Version: "1",
 	})
 	if err != nil {
 		t.Fatal(err)
