@@ -39,6 +39,11 @@ type Conn struct {
 	peerKey       [32]byte
 	member        identity.Member // where the mesh has identities
 	path          atomic.Pointer[[]routing.NodeID]
+
+	// Of redial, which runs once at a time.
+	fouled bool  // the last carrier ended in a foul way (foul)
+	why    error // that
+	turn   int   // of avoid
 }
 
 type sessionToken = [wire.TokenLen]byte
@@ -88,13 +93,14 @@ func (c *Conn) carrier(k *secure.Conn, path []routing.NodeID) session.Carrier {
 	return session.Carrier{Conn: k, Way: "via " + joinIDs(path, " → "), RTT: k.RTT()}
 }
 
-// redial makes another carrier for a session whose last one broke: first
-// around the relays of that one, since nobody says which of them it was, then any way.
-func (c *Conn) redial(ctx context.Context, attempt int) (session.Carrier, error) {
-	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Resume: true}
-	if path := c.Path(); attempt%2 == 0 && len(path) > 2 {
-		open.Avoid = path[1 : len(path)-1]
+// redial makes another carrier for a session whose last one broke, around
+// relays of that one (avoid), since nobody says which of them it was, or any way.
+func (c *Conn) redial(ctx context.Context, attempt int, cause error) (session.Carrier, error) {
+	if attempt == 0 || foul(cause) {
+		c.fouled, c.why = foul(cause), cause
 	}
+	before := c.Path()
+	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Resume: true, Avoid: c.avoid(attempt)}
 	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
 	defer cancel()
 	k, path, err := c.mesh.connect(ctx, open)
@@ -106,6 +112,7 @@ func (c *Conn) redial(ctx context.Context, attempt int) (session.Carrier, error)
 		return session.Carrier{}, fmt.Errorf("node %s has another key: %w", c.remote.Node, session.ErrLost)
 	}
 	c.mesh.log.Debug("a stream goes on over another way", "stream", c.remote, "path", joinIDs(path, " → "))
+	c.around(before, path)
 	return c.carrier(k, path), nil
 }
 

@@ -28,7 +28,7 @@ func (m *Mesh) Dial(ctx context.Context, to routing.NodeID, service string) (*Co
 	if service == "" {
 		return nil, fmt.Errorf("dial node %s: the service's name is empty", to)
 	}
-	k, path, err := m.connect(ctx, wire.Open{To: to, Service: service})
+	k, path, err := m.connectAround(ctx, wire.Open{To: to, Service: service})
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +40,8 @@ func (m *Mesh) Dial(ctx context.Context, to routing.NodeID, service string) (*Co
 	return c, nil
 }
 
-// connect opens a carrier and has its other end prove who it is.
+// connect opens a carrier and has its other end prove who it is. It returns the
+// path with an error too, as far as that is known.
 func (m *Mesh) connect(ctx context.Context, open wire.Open) (*secure.Conn, []routing.NodeID, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -55,12 +56,15 @@ func (m *Mesh) connect(ctx context.Context, open wire.Open) (*secure.Conn, []rou
 	o.Close()
 	switch path := pathOf(o.answer); {
 	case o.err != nil:
-		return nil, nil, o.err
+		if refused := (*RefusedError)(nil); errors.As(o.err, &refused) {
+			path = refused.Path
+		}
+		return nil, path, o.err
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, nil, &RefusedError{Code: TimedOut, Node: m.cfg.ID, Path: path, what: "stream to " + string(open.To),
+		return nil, path, &RefusedError{Code: TimedOut, Node: m.cfg.ID, Path: path, what: "stream to " + string(open.To),
 			Reason: fmt.Sprintf("node %s did not say in time who it is", open.To)}
 	default:
-		return nil, nil, fmt.Errorf("stream to %s (via %s): %w", open.To, joinIDs(path, " → "), err)
+		return nil, path, fmt.Errorf("stream to %s (via %s): %w", open.To, joinIDs(path, " → "), err)
 	}
 }
 

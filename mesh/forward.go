@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -14,6 +15,10 @@ import (
 // openTime is how long a neighbour may take from opening a stream to saying
 // what it is for.
 const openTime = 5 * time.Second
+
+// hopTime is how long a neighbour may take to answer an Open where there is
+// another one to try.
+const hopTime = 4 * time.Second
 
 // serve takes a stream that a neighbour opened: for a service here, or to be
 // passed on (docs/protocol.md sections 6.1 and 6.2).
@@ -98,26 +103,45 @@ func (m *Mesh) openVia(ctx context.Context, open wire.Open) (net.Conn, wire.Answ
 		return nil, m.noRoute(open)
 	}
 	var answer wire.Answer
-	for _, hop := range hops {
+	for i, hop := range hops {
 		start := time.Now()
-		stream, err := hop.open(ctx, open, &answer)
+		one, cancel := patience(ctx, i < len(hops)-1 && open.Attempts > 0)
+		stream, err := hop.open(one, open, &answer)
+		late := err != nil && one.Err() == context.DeadlineExceeded
+		cancel()
 		answer.Path = slices.Insert(answer.Path, 0, wire.Hop{Node: m.cfg.ID, Micros: uint64(time.Since(start).Microseconds())})
+		if hop.id != open.To && (late || errors.Is(err, wire.ErrMalformed)) {
+			m.suspects.add(time.Now(), []routing.NodeID{hop.id}, fmt.Sprintf("asked for %s: %v", open.To, err))
+		}
 		switch {
 		case err == nil && answer.Code == wire.CodeOK:
 			return stream, answer
-		case ctx.Err() != nil:
+		case late || ctx.Err() != nil:
 			answer = m.refusal(open, wire.CodeTimeout, fmt.Sprintf("no answer from neighbour %s in time", hop.id))
-			return nil, answer
+			if ctx.Err() != nil {
+				return nil, answer
+			}
+			answer.Attempts = open.Attempts
 		case err != nil:
 			answer = m.refusal(open, wire.CodeLinkDown, fmt.Sprintf("the link to %s broke: %v", hop.id, err))
 			answer.Attempts = open.Attempts
 		}
-		if open.Attempts = min(open.Attempts, answer.Attempts); !retryable(answer.Code) || open.Attempts == 0 {
+		open.Attempts = min(open.Attempts, answer.Attempts)
+		if !late && !retryable(answer.Code) || open.Attempts == 0 {
 			break
 		}
 		open.Attempts--
 	}
 	return nil, answer
+}
+
+// patience bounds how long one next hop may take where there are others.
+func patience(ctx context.Context, others bool) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok || !others {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, min(hopTime, time.Until(deadline)*3/4))
 }
 
 // retryable tells whether another way may do where this one did not.
@@ -130,7 +154,8 @@ func retryable(c wire.Code) bool {
 func (n *neighbour) open(ctx context.Context, open wire.Open, answer *wire.Answer) (_ net.Conn, err error) {
 	*answer = wire.Answer{}
 	if deadline, ok := ctx.Deadline(); ok {
-		open.Timeout = uint32(max(1, time.Until(deadline).Milliseconds()))
+		// Less than is left here: who waits in vain there still says so in time.
+		open.Timeout = uint32(max(1, time.Until(deadline).Milliseconds()*7/8))
 	}
 	frame, err := open.Append(nil)
 	if err != nil {
@@ -161,7 +186,10 @@ func (n *neighbour) open(ctx context.Context, open wire.Open, answer *wire.Answe
 	if t != wire.TypeAnswer {
 		return nil, fmt.Errorf("%w: %v in place of an Answer", wire.ErrMalformed, t)
 	}
-	*answer, err = wire.ParseAnswer(body)
+	if *answer, err = wire.ParseAnswer(body); err == nil && (len(answer.Path) == 0 || answer.Path[0].Node != n.id) {
+		// Whatever a neighbour says of the way, it cannot keep itself out of it.
+		err = fmt.Errorf("%w: the Answer's path does not begin with the neighbour", wire.ErrMalformed)
+	}
 	return counted, err
 }
 
@@ -186,7 +214,7 @@ func (m *Mesh) nextHops(open wire.Open) []*neighbour {
 			hops = append(hops, n)
 		}
 	}
-	return hops
+	return m.suspects.last(time.Now(), hops, open.To)
 }
 
 // homes are the neighbours of a node that has no routes of its own: all know

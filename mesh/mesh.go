@@ -115,14 +115,15 @@ type PeerConfig struct {
 // (reload.go: a listener, a peer to dial), and those of each neighbour (neighbour.go).
 // mu guards the maps; it is never held while anything waits.
 type Mesh struct {
-	cfg     Config
-	log     *slog.Logger
-	nonce   []byte
-	members *members         // nil without an identity
-	spread  atomic.Uint64    // picks among ways of equal cost
-	floods  atomic.Uint64    // routing messages sent, for tests and status
-	ends    *secure.Identity // towards the other ends of streams
-	budget  *session.Budget
+	cfg      Config
+	log      *slog.Logger
+	nonce    []byte
+	members  *members         // nil without an identity
+	spread   atomic.Uint64    // picks among ways of equal cost
+	floods   atomic.Uint64    // routing messages sent, for tests and status
+	ends     *secure.Identity // towards the other ends of streams
+	budget   *session.Budget
+	suspects *suspects
 
 	firewall atomic.Pointer[firewall.Rules]
 	refusals rate.Sometimes // what the firewall refuses is logged no more often
@@ -182,6 +183,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		ends:       ends,
 		accepted:   map[sessionToken]*Conn{},
 		refusals:   rate.Sometimes{First: 10, Interval: time.Second},
+		suspects:   newSuspects(cfg.Log),
 		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
 	m.firewall.Store(&cfg.Firewall)

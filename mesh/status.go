@@ -12,6 +12,8 @@ type Status struct {
 	Links []LinkStatus // sorted by node
 	Down  []*PeerError // configured peers without a link, and why
 	Nodes []routing.NodeInfo
+	// Suspects are the nodes that seem to drop or change what they should pass on.
+	Suspects []Suspect
 }
 
 // LinkStatus describes a link to a neighbour.
@@ -31,7 +33,7 @@ type LinkStatus struct {
 
 // Status returns the links of this node and, on a router, all known nodes.
 func (m *Mesh) Status() Status {
-	s := Status{ID: m.cfg.ID}
+	s := Status{ID: m.cfg.ID, Suspects: m.suspects.list(time.Now())}
 	for _, n := range m.allNeighbours() {
 		received, sent := n.link.Traffic()
 		s.Links = append(s.Links, LinkStatus{

@@ -63,7 +63,9 @@ func (c *Conn) lost(k *carrier, cause error) {
 		return
 	}
 	c.cause = cause
-	c.m.detach(time.Now())
+	if c.m.detach(time.Now()) {
+		c.attempt = 0
+	}
 	if c.m.giveUp == 0 {
 		c.fail(&BrokenError{Name: c.name(), Cause: cause}, nil)
 		return
@@ -146,7 +148,7 @@ func (c *Conn) tick() {
 	case hopeless:
 		c.fail(&BrokenError{Name: c.name(), After: c.cfg.GiveUp, Cause: c.cause}, nil)
 	case stalled:
-		c.lost(c.now, errStalled)
+		c.lost(c.now, ErrStalled)
 	}
 	c.startSending()
 	c.setTimer()
@@ -349,7 +351,6 @@ func (c *Conn) receiveControl(k *carrier, t wire.Type, body []byte) error {
 		if err != nil {
 			return err
 		}
-		c.attempt = 0
 	case wire.TypeReset:
 		reset, err := wire.ParseReset(body)
 		if err != nil {

@@ -16,7 +16,9 @@ var ErrPeerClosed = errors.New("the peer closed the stream")
 // other end does not have the stream any more, so that no way to it helps.
 var ErrLost = errors.New("the other end does not know the stream any more (its node was restarted, or gave the stream up)")
 
-var errStalled = fmt.Errorf("nothing was confirmed for %v", stall)
+// ErrStalled is wrapped by the cause that Config.Redial is told where a carrier
+// was given up because nothing came back over it.
+var ErrStalled = fmt.Errorf("nothing was confirmed for %v", stall)
 
 // BrokenError is returned by Read and Write when the way to the peer broke
 // and the stream could not go on over another one: what was not read yet is lost, and

@@ -11,6 +11,9 @@ const (
 	// stall is how long the other end may leave unanswered what must be
 	// answered, before the carrier is taken for a black hole.
 	stall = 3 * time.Second
+	// lasting is how long a carrier has to live to have been of use without a
+	// byte of payload.
+	lasting = 3 * stall
 	// askFirst and askMost: the dialling end of a stream on which nothing
 	// happens asks whether the way still carries, rarer and rarer.
 	askFirst = time.Second
@@ -52,6 +55,9 @@ type machine struct {
 	attached   bool
 	synced     bool      // the other end has said on this carrier what it has
 	broken     time.Time // since when there is no carrier, or none that is synced
+	trouble    time.Time // when the last new break was (detach)
+	gained     uint64    // bytes both ways by then
+	since      time.Time // of the carrier
 	told       bool      // a Progress is due now
 	ackAt      time.Time // one is due then, or with the next data
 	ask, asked bool      // the other end is to be asked; it was and has not answered
@@ -63,7 +69,7 @@ type machine struct {
 
 // attach begins with a carrier; the first of a session is synced from the start.
 func (m *machine) attach(now time.Time, rtt time.Duration, first bool) {
-	m.attached, m.synced = true, first
+	m.attached, m.synced, m.since = true, first, now
 	m.told = !first
 	m.finSent, m.saidClose, m.overSent = false, false, false
 	m.ask, m.asked, m.ackAt = false, false, time.Time{}
@@ -73,10 +79,19 @@ func (m *machine) attach(now time.Time, rtt time.Duration, first bool) {
 	m.expect(now)
 }
 
-func (m *machine) detach(now time.Time) {
-	if m.attached = false; m.broken.IsZero() {
-		m.broken = now
+// detach notes that there is no carrier any more. It tells whether this is a
+// new break: a carrier that was synced, and then brought nothing and did not
+// last, ends none, or somebody on its way could keep the ends at it for ever.
+func (m *machine) detach(now time.Time) (fresh bool) {
+	m.attached = false
+	if !m.broken.IsZero() {
+		return false
 	}
+	if gain := m.in.got + m.out.acked; gain > m.gained || m.trouble.IsZero() || now.Sub(m.since) >= lasting {
+		m.trouble, m.gained, fresh = now, gain, true
+	}
+	m.broken = m.trouble
+	return fresh
 }
 
 // complete tells whether both directions have ended as far as this end must know.

@@ -27,7 +27,7 @@ func retryPause(attempt int) time.Duration {
 func (c *Conn) redial() {
 	for {
 		c.mu.Lock()
-		attempt := c.attempt
+		attempt, cause := c.attempt, c.cause
 		c.attempt++
 		c.mu.Unlock()
 		if pause := retryPause(attempt); pause > 0 {
@@ -42,7 +42,7 @@ func (c *Conn) redial() {
 		if c.ctx.Err() != nil {
 			return
 		}
-		if k, err := c.cfg.Redial(c.ctx, attempt); c.redialled(k, err) {
+		if k, err := c.cfg.Redial(c.ctx, attempt, cause); c.redialled(k, err) {
 			return
 		}
 	}

@@ -41,9 +41,10 @@ type Config struct {
 	// Token names the session to the peer. Only the two ends may know it.
 	Token [wire.TokenLen]byte
 	// Redial makes another carrier. It is nil at the end that was dialled, which
-	// gets them by Resume. attempt counts from 0 with each break; an error that
+	// gets them by Resume. attempt counts from 0 with each break, cause is why the
+	// last carrier was lost or the last attempt failed; an error that
 	// wraps ErrLost ends the session. One call is made at a time.
-	Redial func(ctx context.Context, attempt int) (Carrier, error)
+	Redial func(ctx context.Context, attempt int, cause error) (Carrier, error)
 	// GiveUp is how long the session waits for a carrier; 0 means GiveUp,
 	// less that it does not wait.
 	GiveUp time.Duration
@@ -78,7 +79,7 @@ type Conn struct {
 	now      *carrier // nil while broken and when over
 	way      string
 	number   uint32 // of the last carrier
-	attempt  int    // of redial since the session was last synced
+	attempt  int    // of redial since the last new break (machine.detach)
 	cause    error  // why the last carrier was lost
 	err      error  // of Read and Write, once the session has failed
 	timer    *time.Timer

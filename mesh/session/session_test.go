@@ -29,7 +29,7 @@ func (a addr) String() string { return string(a) }
 func pair() (a, b *Conn, carrier *pipe.Conn) {
 	x, y := pipe.New(addr("a"), addr("b"))
 	budget := NewBudget(64 << 20)
-	noWay := func(context.Context, int) (Carrier, error) { return Carrier{}, errors.New("no way") }
+	noWay := func(context.Context, int, error) (Carrier, error) { return Carrier{}, errors.New("no way") }
 	return New(Carrier{Conn: x}, Config{Name: "to b", Budget: budget, Redial: noWay}), New(Carrier{Conn: y}, Config{Name: "to a", Budget: budget}), x
 }
 

@@ -98,7 +98,7 @@ func (n *simnet) blackHole() {
 }
 
 // redial is a's; the other end of the carrier does what a node does with it.
-func (n *simnet) redial(ctx context.Context, _ int) (Carrier, error) {
+func (n *simnet) redial(ctx context.Context, _ int, _ error) (Carrier, error) {
 	n.mu.Lock()
 	refused := n.refuse > 0 || time.Now().Before(n.down)
 	n.refuse--
