@@ -47,7 +47,7 @@ func (x *exchange) accept(spec worktypes.Spec, m submitMsg) (worktypes.Status, e
 	}
 	if x.permit != nil && spec.Node == "" {
 		var err error
-		if x.terms, err = x.permit(spec); err != nil {
+		if x.terms, err = x.permit(Offer{Spec: spec, Signed: m.Signed, Token: m.Token}); err != nil {
 			x.log.Warn("a submit was refused", "type", spec.Type, "unit", spec.ID, "why", err)
 			return worktypes.Status{}, fmt.Errorf("%w: %w", worktypes.ErrForbidden, err)
 		}

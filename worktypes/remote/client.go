@@ -9,7 +9,9 @@ import (
 	"net"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 )
 
@@ -236,7 +238,7 @@ func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Inp
 func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Input) (*Job, error) {
 	m := submitMsg{
 		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key,
-		Store: input.Store, Grants: spec.Grants, Expires: nanos(spec.Expires), Node: spec.Node,
+		Store: input.Store, Grants: spec.Grants, Expires: nanos(spec.Expires), Node: spec.Node, Signed: input.Sign != nil, Token: input.Token,
 	}
 	if ref := input.Ref; ref != nil {
 		m.Resume, m.Size, m.SHA256 = true, ref.Size, ref.SHA256[:]
@@ -269,6 +271,7 @@ func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Inpu
 		return nil, k.fail(ctx, fmt.Errorf("%w: %d bytes of the payload are there that nobody has sent", wire.ErrMalformed, accepted.Offset))
 	}
 	input.from = accepted.Offset
+	input.order = identity.WorkOrder{Unit: spec.ID, Node: routing.NodeID(c.Node), Store: accepted.Store, Type: spec.Type, Params: spec.Params}
 	if input.Tree == nil || !accepted.WantTree {
 		return k.newUpload(ctx, input).run(nil)
 	}

@@ -49,6 +49,8 @@ type submitMsg struct {
 	Grants  []string `cbor:"11,keyasint,omitempty"`
 	Expires int64    `cbor:"12,keyasint,omitempty"` // nanoseconds since 1970
 	Node    string   `cbor:"13,keyasint,omitempty"` // that is to do it; empty: the one that is asked
+	Signed  bool     `cbor:"14,keyasint,omitempty"` // the end of the payload has a signature
+	Token   string   `cbor:"15,keyasint,omitempty"` // Receptor's signature
 }
 
 // unitMsg is follow, cancel, release and query. An empty id in a cancel or
@@ -62,6 +64,8 @@ type unitMsg struct {
 type payloadEndMsg struct {
 	Size   int64  `cbor:"1,keyasint"`
 	SHA256 []byte `cbor:"2,keyasint"`
+
+	Signature []byte `cbor:"3,keyasint,omitempty"` // of the work; a payload's only
 }
 
 // payloadAbortMsg says that the rest of the payload will not come.

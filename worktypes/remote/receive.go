@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -106,7 +107,7 @@ func (x *exchange) takeIn(m submitMsg, p *worktypes.Payload) error {
 	if err != nil {
 		return err
 	}
-	return x.receive(p)
+	return x.receive(p, m)
 }
 
 // input reads what a submitter sends in Data frames up to a message of type
@@ -212,7 +213,7 @@ func (in *input) outcome(err error) error {
 
 // receive takes the payload up to its explicit end. When the connection ends
 // first, the caller's Close of the payload fails the unit.
-func (x *exchange) receive(p *worktypes.Payload) error {
+func (x *exchange) receive(p *worktypes.Payload, m submitMsg) error {
 	buf := takeBuffer()
 	defer buffers.Put(buf)
 	in := x.input(p, typePayloadEnd, *buf, nil) // p hashes
@@ -222,12 +223,32 @@ func (x *exchange) receive(p *worktypes.Payload) error {
 			_, err = p.Write(in.rest)
 			in.rest = nil
 		} else if err = in.err; err == io.EOF {
+			if err := x.verify(m, in.last); err != nil {
+				_ = p.Abort(err.Error())
+				return x.refuse(err)
+			}
 			return in.outcome(p.Commit(in.last.Size, [sha256.Size]byte(in.last.SHA256)))
 		}
 		if err != nil {
 			return in.outcome(err)
 		}
 	}
+}
+
+// verify has the submit's signature judged, where one is needed. It is of what the
+// submitter says to have sent; that this has come is Commit's to find out.
+func (x *exchange) verify(m submitMsg, end payloadEndMsg) error {
+	if x.terms.Verify == nil {
+		return nil
+	}
+	err := x.terms.Verify(identity.WorkOrder{
+		Unit: m.ID, Store: x.s.m.Store(), Type: m.Type, Params: m.Params,
+		Size: end.Size, SHA256: [sha256.Size]byte(end.SHA256), Tree: x.tree,
+	}, end.Signature)
+	if err != nil {
+		return fmt.Errorf("%w: unit %s: %w", worktypes.ErrForbidden, m.ID, err)
+	}
+	return nil
 }
 
 // contentOwner tells whose content the tree of a submit is. known is false where
@@ -256,6 +277,7 @@ func (x *exchange) receiveTree(p *worktypes.Payload, owner content.Owner) error 
 	if err != nil {
 		return in.outcome(err)
 	}
+	x.tree = in.last.SHA256
 	if err := x.send(typeLacking, lackingMsg{Pieces: toBits(lacking)}); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 )
@@ -78,12 +79,22 @@ func (s *Server) Serve(ctx context.Context, conn net.Conn, peer string) {
 // Terms are what a submit is accepted on.
 type Terms struct {
 	Payload int64 // the largest payload in bytes, a tree included; 0: any
+	// Verify judges the signature that came with the payload's end, before the
+	// unit starts; it is empty where none came. Nil: none is needed.
+	Verify func(o identity.WorkOrder, signature []byte) error
+}
+
+// Offer is a submit of which nothing was taken yet.
+type Offer struct {
+	Spec   worktypes.Spec
+	Signed bool   // the payload's end will have a signature
+	Token  string // Receptor's signature; empty: none
 }
 
 // ServeOnly is Serve for a peer that may not submit everything: permit's error
-// for a spec is told to it, as one that wraps worktypes.ErrForbidden, and to the
+// for an offer is told to it, as one that wraps worktypes.ErrForbidden, and to the
 // log. Nil permits all.
-func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, permit func(worktypes.Spec) (Terms, error)) {
+func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, permit func(Offer) (Terms, error)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -110,8 +121,9 @@ type exchange struct {
 	gone   context.CancelFunc // the client has gone
 	conn   net.Conn
 	peer   string
-	permit func(worktypes.Spec) (Terms, error) // nil: all
-	terms  Terms                               // of the submit
+	permit func(Offer) (Terms, error) // nil: all
+	terms  Terms                      // of the submit
+	tree   []byte                     // SHA-256 of the manifest that came; nil: none
 	log    *slog.Logger
 	again  bool // the request was answered, and another one may come
 

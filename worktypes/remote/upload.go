@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 )
@@ -44,7 +45,14 @@ type Input struct {
 	// before any payload is sent; its error ends the submit.
 	Accepted func(store string) error
 
-	from int64 // what the node has of the payload
+	// Sign, where it is not nil, signs the work once all of it is known, before it
+	// can start: identity.Self's SignWork.
+	Sign func(identity.WorkOrder) ([]byte, error)
+	// Token is a signature in Receptor's form; empty: none.
+	Token string
+
+	from  int64              // what the node has of the payload
+	order identity.WorkOrder // what is known of it
 }
 
 // Tree is a directory to send: a tree.Snapshot, or one that does more.
@@ -104,6 +112,7 @@ func (k *call) offer(ctx context.Context, input Input) (*Job, error) {
 	if lacking.Refuse != "" {
 		return u.run(nil)
 	}
+	u.input.order.Tree = sum[:]
 	return u.run(func(i int) bool {
 		return i/8 < len(lacking.Pieces) && lacking.Pieces[i/8]&(1<<(i%8)) != 0
 	})
@@ -155,15 +164,33 @@ func (u *upload) write() {
 	var broken *writeError
 	switch {
 	case err == nil && u.input.Ref != nil:
-		u.send(typePayloadEnd, payloadEndMsg{Size: u.input.Ref.Size, SHA256: u.input.Ref.SHA256[:]})
+		err = u.end(u.input.Ref.Size, u.input.Ref.SHA256)
 	case err == nil:
-		u.send(typePayloadEnd, payloadEndMsg{Size: u.sent - before, SHA256: hash.Sum(nil)})
+		err = u.end(u.sent-before, [sha256.Size]byte(hash.Sum(nil)))
+	}
+	switch {
+	case err == nil:
 	case errors.Is(err, errOver), errors.As(err, &broken):
 		// The reading side finds out why.
 	default:
 		u.failed <- err
 		u.send(typePayloadAbort, payloadAbortMsg{Reason: cut(err.Error())})
 	}
+}
+
+// end says that the payload is whole, and signs the work.
+func (u *upload) end(size int64, sum [sha256.Size]byte) error {
+	last := payloadEndMsg{Size: size, SHA256: sum[:]}
+	if u.input.Sign != nil {
+		o := u.input.order
+		o.Size, o.SHA256 = size, sum
+		var err error
+		if last.Signature, err = u.input.Sign(o); err != nil {
+			return fmt.Errorf("sign the work: %w", err)
+		}
+	}
+	u.send(typePayloadEnd, last)
+	return nil
 }
 
 // pieces sends what is lacking of the tree.
