@@ -82,6 +82,7 @@ type Node struct {
 	audit   *auditLog
 	policy  *policy.Policy
 	refused refusals
+	signing signing
 	types   []routing.WorkType
 	control *control.Server
 	sockets []net.Listener // control sockets on this host
@@ -129,6 +130,9 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 		}
 	}()
 	n.newPolicy(opt)
+	if err := n.openSigning(); err != nil {
+		return nil, err
+	}
 	if err := n.openWork(opt); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/policy"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -74,17 +75,31 @@ func (n *Node) MayOpen(conn *mesh.Conn) error {
 }
 
 // mayWork returns whose work a stream's other end does, and what it may submit.
-func (n *Node) mayWork(conn *mesh.Conn) (owner string, permit func(worktypes.Spec) (remote.Terms, error)) {
+func (n *Node) mayWork(conn *mesh.Conn) (owner string, permit func(remote.Offer) (remote.Terms, error)) {
 	owner = string(conn.PeerIdentity())
 	if member, ok := conn.Member(); ok {
 		owner = string(member.ID)
 	}
-	return owner, func(s worktypes.Spec) (remote.Terms, error) {
-		grant, err := n.Decide(conn, policy.Ask{Kind: policy.Work, Name: s.Type, Params: s.Params})
-		if err == nil && grant.NeedSignature {
-			err = fmt.Errorf("work of the type %s must be signed", s.Type)
+	return owner, func(o remote.Offer) (remote.Terms, error) {
+		grant, err := n.Decide(conn, policy.Ask{Kind: policy.Work, Name: o.Spec.Type, Params: o.Spec.Params})
+		if err != nil {
+			return remote.Terms{}, err
 		}
-		return remote.Terms{Payload: grant.Payload}, err
+		terms, err := n.signing.terms(who(conn), o, grant)
+		if err != nil {
+			n.refused.count(policy.Work)
+		}
+		if verify := terms.Verify; verify != nil {
+			terms.Verify = func(order identity.WorkOrder, signature []byte) error {
+				err := verify(order, signature)
+				if err != nil {
+					n.refused.count(policy.Work)
+					n.log.Warn("refused by the policy", "peer", conn.PeerIdentity(), "what", policy.Work, "name", order.Type, "unit", order.Unit, "why", err)
+				}
+				return err
+			}
+		}
+		return terms, err
 	}
 }
 
@@ -100,15 +115,35 @@ func (n *Node) mayControl(conn *mesh.Conn, service string) func(command string) 
 
 // maySubmit asks for a unit that comes over a control connection. What goes on to
 // another node does so under this node's name, so it is for those who may
-// everything here.
-func (w workRequest) maySubmit(spec worktypes.Spec) (policy.Grant, error) {
-	conn, ok := w.s.Conn().(*mesh.Conn)
-	if !ok {
-		return policy.Grant{Payload: w.n.cfg.ForType(spec.Type).Payload}, nil // this host's socket
+// everything here; whether it is signed, that node asks.
+func (w workRequest) maySubmit(spec worktypes.Spec) (remote.Terms, error) {
+	conn, remotely := overMesh(w.s.Conn())
+	onHost := !remotely && w.s.Conn().LocalAddr().Network() == "unix"
+	grant := policy.Grant{Payload: w.n.cfg.ForType(spec.Type).Payload} // this host's socket
+	var by policy.Who
+	var err error
+	if remotely {
+		by = who(conn)
+		ask := policy.Ask{Kind: policy.Work, Name: spec.Type, Params: spec.Params}
+		if spec.Node != "" {
+			addr, _ := conn.LocalAddr().(mesh.Addr)
+			ask = policy.Ask{Kind: policy.Command, Name: "work submit to another node", Service: addr.Service}
+		}
+		if grant, err = w.n.Decide(conn, ask); err != nil {
+			return remote.Terms{}, err
+		}
 	}
-	if spec.Node != "" {
-		addr, _ := conn.LocalAddr().(mesh.Addr)
-		return w.n.Decide(conn, policy.Ask{Kind: policy.Command, Name: "work submit to another node", Service: addr.Service})
+	switch {
+	case spec.Node != "":
+		return remote.Terms{Payload: grant.Payload}, nil
+	case onHost && !w.n.secure(spec.Type) && spec.Token != "":
+		return remote.Terms{}, errUnexpected
+	case onHost:
+		return remote.Terms{Payload: grant.Payload}, nil
 	}
-	return w.n.Decide(conn, policy.Ask{Kind: policy.Work, Name: spec.Type, Params: spec.Params})
+	terms, err := w.n.signing.terms(by, remote.Offer{Spec: spec, Token: spec.Token}, grant)
+	if err != nil {
+		w.n.refused.count(policy.Work)
+	}
+	return terms, err
 }

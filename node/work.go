@@ -37,6 +37,12 @@ func (n *Node) openWork(opt Options) error {
 		return err
 	}
 	n.forward = remote.NewForwarder(n.dialWork, n.log)
+	if n.self != nil {
+		n.forward.Sign = n.self.SignWork
+	}
+	if s := n.signing.signer; s != nil {
+		n.forward.Token = func(node string) (string, error) { return s.Token(node, time.Now()) }
+	}
 	w := worktypes.Options{Log: n.log, Agent: n.forward, ContentLimit: n.cfg.Node.ContentLimit,
 		Grace: n.cfg.WorkLimits.Grace, Limits: n.concurrent(types), Retention: n.retention()}
 	if len(opt.Keeper) > 0 {
@@ -51,9 +57,6 @@ func (n *Node) openWork(opt Options) error {
 func (n *Node) workTypes() ([]worktypes.Type, error) {
 	var types []worktypes.Type
 	for _, w := range n.cfg.WorkCommands {
-		if w.VerifySignature {
-			return nil, w.Pos.Errorf("verifysignature", "signed work is not supported yet in this version; without it any member of the mesh may submit")
-		}
 		_, lookErr := exec.LookPath(w.Command)
 		if lookErr != nil && filepath.Base(w.Command) == "ansible-runner" && n.worker != "" {
 			n.log.Info("ansible-runner is not installed: this program's own worker takes its place", "worktype", w.WorkType, "item", w.Pos)
@@ -69,7 +72,7 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 			n.log.Warn("work of this type will fail until its command is there", "worktype", w.WorkType, "item", w.Pos, "err", lookErr)
 		}
 		types = append(types, t)
-		n.types = append(n.types, routing.WorkType{Name: w.WorkType})
+		n.types = append(n.types, routing.WorkType{Name: w.WorkType, Secure: n.secure(w.WorkType)})
 	}
 	if len(types)+len(n.cfg.Kubernetes) > 0 {
 		return types, nil
@@ -79,6 +82,6 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 		n.log.Info("this node takes no ansible-runner work", "cause", err)
 		return nil, nil
 	}
-	n.types = append(n.types, routing.WorkType{Name: t.Name()})
+	n.types = append(n.types, routing.WorkType{Name: t.Name(), Secure: n.secure(t.Name())})
 	return []worktypes.Type{t}, nil
 }

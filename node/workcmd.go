@@ -169,16 +169,22 @@ func (w workRequest) options(spec *worktypes.Spec, local bool) error {
 			return fmt.Errorf("work submit: %w", err)
 		}
 	}
-	for key, text := range map[string]string{
-		"signature": "work type did not expect a signature",
-		"signwork":  "signing work is not supported yet in this version",
-	} {
-		if v, err := w.req.String(key); err != nil {
-			return err
-		} else if v != "" && !strings.EqualFold(v, "false") {
-			return errors.New(text)
-		}
+	return w.signatures(spec, local)
+}
+
+// signatures reads signwork and signature.
+func (w workRequest) signatures(spec *worktypes.Spec, local bool) (err error) {
+	if spec.Token, err = w.req.String("signature"); err != nil {
+		return err
 	}
+	sign, err := w.req.Flag("signwork")
+	if err != nil || !sign || local {
+		return err
+	}
+	if w.n.signing.signer == nil && w.n.self == nil {
+		return fmt.Errorf("work submit: node %s has nothing to sign work with: it has neither an identity nor a work-signing item", w.n.cfg.Node.ID)
+	}
+	spec.SignWork = true
 	return nil
 }
 
@@ -189,7 +195,7 @@ func (w workRequest) submit(ctx context.Context) error {
 		return err
 	}
 	m := w.n.work
-	grant, err := w.maySubmit(spec)
+	terms, err := w.maySubmit(spec)
 	if err == nil {
 		_, err = m.Submit(spec)
 	}
@@ -201,7 +207,7 @@ func (w workRequest) submit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.Limit(grant.Payload)
+	p.Limit(terms.Payload)
 	defer p.Close()
 	if err := w.s.Say("Work unit created with ID " + spec.ID + ". Send stdin data and EOF."); err != nil {
 		return err
@@ -271,7 +277,7 @@ func (n *Node) unitStatus(id string) unitStatus {
 	maps.DeleteFunc(params, func(key, _ string) bool { return strings.HasPrefix(key, "secret_") })
 	u.WorkType = "remote"
 	extra := extraData{
-		RemoteNode: spec.Node, RemoteWorkType: spec.Type, RemoteParams: params, RemoteStarted: r.Taken,
+		RemoteNode: spec.Node, RemoteWorkType: spec.Type, RemoteParams: params, RemoteStarted: r.Taken, SignWork: spec.SignWork,
 		LocalCancelled: canceled || st.State == worktypes.Canceled, TLSClient: spec.TLSClient, Expiration: spec.Expires,
 	}
 	if r.Store != "" {

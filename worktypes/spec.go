@@ -36,6 +36,11 @@ type Spec struct {
 	// TLSClient names the settings by which this node is to be sure of Node;
 	// empty: its identity.
 	TLSClient string `json:",omitempty"`
+	// SignWork has the node that sends the job to Node sign it.
+	SignWork bool `json:",omitempty"`
+	// Token is a signature in Receptor's form that the submitter has given, for
+	// Node.
+	Token string `json:",omitempty"`
 	// Grants are identities beside Owner that may see and end the unit.
 	Grants []string `json:",omitempty"`
 }

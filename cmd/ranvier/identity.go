@@ -97,3 +97,6 @@ func (u *userIdentity) renew(ctx context.Context, m *mesh.Mesh, self *identity.S
 			self.Certificate().Leaf.NotAfter.Local().Format("2006-01-02 15:04"), err)
 	}
 }
+
+// errNoIdentity is a signature that somebody without an identity is to make.
+var errNoIdentity = errors.New("--sign needs an identity: join the mesh (ranvier join TOKEN), or name one with --identity DIR")

@@ -69,6 +69,8 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-node-id")
 	_ = cmd.MarkFlagFilename("socket")
+	f.BoolVar(&r.o.Sign, "sign", false, "sign the job with the identity: the node may ask for that")
+	cmd.MarkFlagsMutuallyExclusive("socket", "sign")
 	r.identity.flag(cmd)
 	cmd.MarkFlagsMutuallyExclusive("socket", "identity")
 	r.logs.add(cmd)
@@ -84,8 +86,8 @@ func (r *runCommand) complete(cmd *cobra.Command, dir string) error {
 		r.o.Reattach = -1
 	}
 	if r.o.ViaReceptor == "" {
-		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" || r.socket != "" {
-			return &usageError{fmt.Errorf("%s: --receptor-peer, --receptor-node-id and --socket are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
+		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" || r.socket != "" || r.o.Sign {
+			return &usageError{fmt.Errorf("%s: --receptor-peer, --receptor-node-id, --socket and --sign are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
 		}
 	}
 	return nil
@@ -158,6 +160,9 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 	}
 	if o.Identity, err = r.identity.load(); err != nil {
 		return remote.Result{}, err
+	}
+	if o.Sign && o.Identity == nil {
+		return remote.Result{}, &usageError{errNoIdentity}
 	}
 	if o.Transports, err = transports(o.Log, o.Identity, nil); err != nil {
 		return remote.Result{}, err

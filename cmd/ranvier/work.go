@@ -164,6 +164,7 @@ type workSubmit struct {
 	payload string
 	ttl     time.Duration
 	detach  bool
+	sign    bool
 }
 
 func newWorkSubmit() *cobra.Command {
@@ -178,6 +179,7 @@ func newWorkSubmit() *cobra.Command {
 	f.StringArrayVar(&s.params, "param", nil, "parameter KEY=VALUE of the work type; may be repeated")
 	f.StringVar(&s.payload, "payload", "", "file with the job's standard input; - is standard input (default: empty)")
 	f.DurationVar(&s.ttl, "ttl", 0, "do not start the unit later than this (default: no limit)")
+	f.BoolVar(&s.sign, "sign", false, "sign the work: with your identity, or with --socket with that of its node")
 	f.BoolVar(&s.detach, "detach", false, "print NODE/UNIT when the unit is started, or stored with --socket, and leave it")
 	return cmd
 }
@@ -209,7 +211,18 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 		spec.Expires = time.Now().Add(s.ttl)
 	}
 	c.Keep = s.detach
-	job, err := c.Submit(ctx, spec, payload)
+	input := work.Input{Payload: func(bool) io.Reader { return payload }}
+	if s.sign {
+		self, err := s.access.identity.load()
+		if err != nil {
+			return err
+		}
+		if self == nil {
+			return &usageError{errNoIdentity}
+		}
+		input.Sign = self.SignWork
+	}
+	job, err := c.SubmitInput(ctx, spec, input)
 	if err != nil {
 		return workError(err)
 	}
@@ -241,6 +254,9 @@ func (s *workSubmit) store(ctx context.Context, node, kind string, params map[st
 	request := map[string]any{"command": "work", "subcommand": "submit", "node": node, "worktype": kind}
 	for key, value := range params {
 		request[key] = value
+	}
+	if s.sign {
+		request["signwork"] = "true"
 	}
 	if s.ttl > 0 {
 		request["ttl"] = s.ttl.String()

@@ -27,23 +27,25 @@ const (
 // Config is a whole configuration file. It is not changed after Parse, so any
 // number of goroutines may read it.
 type Config struct {
-	File            string // as it was given to Load or Parse
-	Node            Node
-	LocalOnly       bool // the file says that no link is wanted
-	LogLevel        slog.Level
-	Listeners       []Listener
-	Peers           []Peer
-	TLSServers      []TLS
-	TLSClients      []TLS
-	Certs           Certs // the file makes certificates and is no node's; nil: it is
-	ControlServices []ControlService
-	WorkCommands    []WorkCommand
-	Kubernetes      []Kubernetes
-	WorkPolicies    []WorkPolicy
-	WorkLimits      WorkLimits
-	Inbound         []Inbound
-	Outbound        []Outbound
-	FirewallRules   []FirewallRule // of the item node
+	File             string // as it was given to Load or Parse
+	Node             Node
+	LocalOnly        bool // the file says that no link is wanted
+	LogLevel         slog.Level
+	Listeners        []Listener
+	Peers            []Peer
+	TLSServers       []TLS
+	TLSClients       []TLS
+	Certs            Certs // the file makes certificates and is no node's; nil: it is
+	ControlServices  []ControlService
+	WorkCommands     []WorkCommand
+	Kubernetes       []Kubernetes
+	WorkPolicies     []WorkPolicy
+	WorkLimits       WorkLimits
+	Inbound          []Inbound
+	Outbound         []Outbound
+	FirewallRules    []FirewallRule // of the item node
+	WorkSigning      WorkSigning
+	WorkVerification WorkVerification
 
 	// Warnings are for the log at start: what the file says that has no
 	// effect or looks like a mistake. Each names the file and the line.

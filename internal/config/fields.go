@@ -115,13 +115,6 @@ func (f *fields) reportUnknown() {
 	}
 }
 
-// unsupported refuses a key that is Receptor's and that this version lacks.
-func (f *fields) unsupported(key string) {
-	if g, ok := f.take(key); ok {
-		f.rep.errorf(g.pos, g.name, "it is not supported yet in this version")
-	}
-}
-
 func (f *fields) warnf(key, format string, args ...any) {
 	g := f.given[f.index(key)]
 	f.rep.warnf(g.pos, g.name, format, args...)

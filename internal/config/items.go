@@ -37,11 +37,6 @@ func table() []item {
 	items = append(items, tlsItems()...)
 	items = append(items, certItems()...)
 	items = append(items, serviceItems()...)
-	for _, name := range []string{
-		"work-signing", "work-verification",
-	} {
-		items = append(items, item{name: name, any: true, build: unsupported})
-	}
 	return items
 }
 
@@ -119,13 +114,6 @@ func noEffect(why string) func(*Config, *fields) {
 	return func(_ *Config, f *fields) {
 		f.rep.warnf(f.pos, "", "has no effect: %s", why)
 	}
-}
-
-// unsupported stands for an item that is Receptor's and that would be missed
-// if it were left out.
-func unsupported(_ *Config, f *fields) {
-	f.rep.unread = true
-	f.rep.errorf(f.pos, "", "this item is not supported yet in this version")
 }
 
 // build gives every raw item to its line of the table.

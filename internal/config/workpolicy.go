@@ -33,8 +33,27 @@ type WorkLimits struct {
 	Grace     time.Duration // of a canceled job whose type has none; 0: package worktypes'
 }
 
+// WorkSigning is what this node signs the work with that it sends, in Receptor's way.
+type WorkSigning struct {
+	Pos             Pos
+	PrivateKey      string        // a file; empty: there is no such item
+	TokenExpiration time.Duration // how long a signature counts; 0: package worktoken's
+}
+
+// WorkVerification is what this node checks Receptor's signatures of work with.
+type WorkVerification struct {
+	Pos       Pos
+	PublicKey string // a file; empty: there is no such item
+}
+
 func workPolicyItems() []item {
 	return []item{
+		{name: "work-signing", once: true, build: func(c *Config, f *fields) {
+			c.WorkSigning = WorkSigning{Pos: f.pos, PrivateKey: need(f, "privatekey", asText), TokenExpiration: get(f, "tokenexpiration", 0, asDuration)}
+		}},
+		{name: "work-verification", once: true, build: func(c *Config, f *fields) {
+			c.WorkVerification = WorkVerification{Pos: f.pos, PublicKey: need(f, "publickey", asText)}
+		}},
 		{name: "work-policy", build: buildWorkPolicy},
 		{name: "work-limits", once: true, build: func(c *Config, f *fields) {
 			c.WorkLimits = WorkLimits{

@@ -77,6 +77,25 @@ func (r *Request) String(name string) (string, error) {
 	return "", fmt.Errorf("%q must be a string", name)
 }
 
+// Flag returns a parameter that is true or false, as such or as a string; false
+// when it is not given or null. The error says that it is something else.
+func (r *Request) Flag(name string) (bool, error) {
+	switch v := r.params[name].(type) {
+	case nil:
+		return false, nil
+	case bool:
+		return v, nil
+	case string:
+		switch strings.ToLower(v) {
+		case "", "false":
+			return false, nil
+		case "true":
+			return true, nil
+		}
+	}
+	return false, fmt.Errorf("%q must be true or false", name)
+}
+
 // Need is String for a parameter that must be given.
 func (r *Request) Need(name string) (string, error) {
 	s, err := r.String(name)

@@ -50,6 +50,8 @@ type Options struct {
 	ReceptorNodeID string
 	// Identity is the user's; nil: none. Transports have to carry its TLS.
 	Identity *identity.Self
+	// Sign has Identity sign the job (docs/security.md section 9).
+	Sign bool
 	// Transports makes links; nil: TCP.
 	Transports map[string]link.Transport
 	// ConnectTimeout is how long a peer may take to answer; 0: 5 s.
@@ -178,6 +180,9 @@ func (o *Options) complete() error {
 	}
 	if o.ViaReceptor == o.ReceptorNodeID {
 		return fmt.Errorf("the short-lived node cannot have the id %s of the node to run on", o.ViaReceptor)
+	}
+	if o.Sign && o.Identity == nil {
+		return errors.New("the job cannot be signed without an identity")
 	}
 	if o.Ident == "" {
 		o.Ident = runner.NewIdent()

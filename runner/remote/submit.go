@@ -86,6 +86,9 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 		go func() { pack.CloseWithError(runner.Transmit(ctx, pack, o)) }()
 		return packed
 	}}
+	if r.o.Sign {
+		input.Sign = r.o.Identity.SignWork
+	}
 	if content != nil {
 		input.Tree, input.Key = interruptible{content, ctx}, key
 	}

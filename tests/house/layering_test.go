@@ -46,6 +46,7 @@ var order = [][]string{
 	{"runner"},
 	{"runner/remote"},
 	{"internal/policy"},
+	{"internal/worktoken"},
 	{"internal/config"},
 	{"internal/control"},
 	{"internal/metrics"},

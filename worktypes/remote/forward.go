@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 )
 
@@ -18,6 +19,11 @@ import (
 // a node that is away waits here, and starts when that is back; its output is
 // brought here while it comes. It is safe for use by many goroutines.
 type Forwarder struct {
+	// Sign and Token sign units with Spec.SignWork, as Input's; nil: not in that way.
+	// They are set before the first unit.
+	Sign  func(identity.WorkOrder) ([]byte, error)
+	Token func(node string) (string, error)
+
 	dial DialFunc
 	log  *slog.Logger
 
@@ -269,9 +275,18 @@ func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
 	defer payload.Close()
 	spec := r.spec
 	spec.Node = ""
-	job, err := r.c.SubmitInput(ctx, spec, Input{
-		Payload: func(bool) io.Reader { return payload }, Ref: &ref, Store: r.remote.Store, Accepted: r.accepted,
-	})
+	input := Input{
+		Payload: func(bool) io.Reader { return payload }, Ref: &ref, Store: r.remote.Store, Accepted: r.accepted, Token: spec.Token,
+	}
+	if spec.SignWork {
+		input.Sign = r.f.Sign
+		if r.f.Token != nil && input.Token == "" {
+			if input.Token, err = r.f.Token(r.spec.Node); err != nil {
+				return nil, fmt.Errorf("%w: the work cannot be signed: %w", worktypes.ErrForbidden, err)
+			}
+		}
+	}
+	job, err := r.c.SubmitInput(ctx, spec, input)
 	if errors.Is(err, worktypes.ErrOtherStore) && !r.maybeSent {
 		// What was known of the node is out of date, and it has not had the unit.
 		r.remote.Store = ""

@@ -20,7 +20,7 @@ const (
 // passing reports whether an error is one of the way, or of a node that is about
 // to be started again: what will be different later.
 func passing(err error) bool {
-	for _, lasting := range []error{wire.ErrMalformed, worktypes.ErrBadPayload, worktypes.ErrUnknownUnit} {
+	for _, lasting := range []error{wire.ErrMalformed, worktypes.ErrBadPayload, worktypes.ErrUnknownUnit, worktypes.ErrForbidden} {
 		if errors.Is(err, lasting) {
 			return false
 		}

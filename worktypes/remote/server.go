@@ -222,6 +222,7 @@ func (x *exchange) submit(body []byte) error {
 		ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer, Grants: m.Grants, Expires: fromNanos(m.Expires),
 		Node: m.Node,
 	}
+	x.terms, x.tree = Terms{}, nil // of the submit before
 	st, err := x.accept(spec, m)
 	if err != nil {
 		x.auditAbout("submit", Event{Unit: m.ID, Type: m.Type}, err)
