@@ -181,7 +181,7 @@ func TestErrors(t *testing.T) {
 		{"- tcp-listener:\n    port: 1\n    nodecost:\n      a: 1\n      a: 2", `r.conf:5: tcp-listener: key "nodecost": node a stands twice`},
 		{"- tcp-listener: 5\n- tcp-listener: 5", `r.conf:2: tcp-listener: key "port": the listener on line 1 has the address 0.0.0.0:5 already`},
 		{"- tcp-listener:\n    port: 1\n    tls: server", `r.conf:3: tcp-listener: key "tls": there is no tls-server "server"; add an item tls-server with this name`},
-		{"- tls-client: {name: x, path: 7}\n- work-signing: {privatekey: x, key: y}", "r.conf:1: tls-client: key \"path\": there is no such key\nr.conf:2: work-signing: key \"key\": there is no such key, did you mean \"privatekey\"?"},
+		{"- tls-client: {name: x, path: 7}\n- work-signing: {privatekey: x, privatkey: y}\n- local-only", "r.conf:1: tls-client: key \"path\": there is no such key\nr.conf:2: work-signing: key \"privatkey\": there is no such key, did you mean \"privatekey\"?"},
 		{"- local-only:\n- node: localhost", `r.conf:2: node: key "id": a node cannot be called localhost: that is every node's name for itself`},
 		{"- local-only:\n- node:\n    id: ''", `r.conf:3: node: key "id": invalid node id: it is empty`},
 		{"- local-only:\n- node:\n    leaf: true", `r.conf:2: node: key "leaf": a leaf needs a tcp-peer to attach to`},
