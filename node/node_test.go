@@ -137,7 +137,7 @@ func TestNodesThatCannotStart(t *testing.T) {
 		"data directory is a file": {"- node: {id: a, datadir: " + file + "}\n- local-only\n", "data directory"},
 		"open to other hosts":      {"- node: {id: a, datadir: DIR}\n- tcp-listener: 0\n", "insecure"},
 		"address of another host":  {"- node: {id: a, datadir: DIR}\n- tcp-listener: {port: 1, bindaddr: 192.0.2.1}\n- node: x\n", ""},
-		"signed work":              {"- node: {id: a, datadir: DIR}\n- local-only\n- work-command: {worktype: w, command: c, verifysignature: true}\n", "verifysignature"},
+		"signed work":              {"- node: {id: a, datadir: DIR}\n- local-only\n- work-command: {worktype: x, command: cat}\n- work-policy: {worktype: x, needsignature: true}\n", `key "needsignature": this node has no identity`},
 		"control socket no socket": {"- node: {id: a, datadir: DIR}\n- local-only\n- control-service: {filename: " + file + "}\n", file},
 	} {
 		t.Run(name, func(t *testing.T) {
