@@ -34,6 +34,10 @@ func (m *Mesh) judge(from, to routing.NodeID, service string) firewall.Verdict {
 	return rules.Decide(firewall.Stream{From: string(from), To: string(to), Service: names})
 }
 
+// dropSlack is how much longer than who asks a dropped stream is held: else its end
+// is sometimes seen, and told as a broken link.
+const dropSlack = 2 * time.Second
+
 // barred tells whether the rules refuse an Open that came from another node,
 // and then has answered it, or let it wait where it is to be dropped. A target asks
 // about the opener's id, which is only a claim as yet: what the rules accept must
@@ -56,6 +60,7 @@ func (m *Mesh) barred(ctx context.Context, stream net.Conn, open wire.Open, from
 	if open.Timeout > 0 {
 		wait = min(wait, time.Duration(open.Timeout)*time.Millisecond)
 	}
+	wait += dropSlack
 	stop := context.AfterFunc(ctx, func() { stream.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	stream.SetReadDeadline(time.Now().Add(wait))

@@ -161,7 +161,7 @@ func advertisements(info routing.NodeInfo) []control.Advertisement {
 		}
 		all = append(all, ad)
 	}
-	if !told { // a leaf tells nobody of its services, and is to be seen all the same
+	if !told && info.Leaf { // it tells nobody of its services, and is to be seen all the same
 		all = append(all, control.Advertisement{NodeID: string(info.ID), Service: "control", Time: seen, ConnType: connStream,
 			Tags: map[string]string{"type": "Control Service"}, WorkCommands: nodeStatus(info).WorkTypes})
 	}
