@@ -93,6 +93,33 @@ print(open(os.environ["AWX_ISOLATED_DATA_DIR"] + "/events").read(), end="")
 	}
 }
 
+// However an event's text is printed, it is between the marks and in its order,
+// and the end mark comes whatever becomes of the method.
+func TestTextStaysBetweenTheMarks(t *testing.T) {
+	t.Parallel()
+	out := script(t, `
+real = sys.stdout
+def body():
+    print("one")
+    sys.stdout.buffer.write(b"two\n")
+    p.Display().display("three", stderr=True)
+    sys.stdout.writelines(["four\n", "five"])
+    sys.stdout.flush()
+    os.write(1, b"six\n")
+    print("seven", end="")
+    raise KeyError("gone")
+try:
+    p.JOURNAL.around('{"uuid": "u"}', sys.stdout, body)
+except KeyError:
+    print(";after")
+assert sys.stdout is real and p.JOURNAL.open is None
+`)
+	want := "\x1b]ranvier;k;0,14\aone\ntwo\nthree\nfour\nfivesix\nseven\x1b]ranvier;k;\a;after\n"
+	if out != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+}
+
 // A result that is too large is left out, and it alone.
 func TestLargeResults(t *testing.T) {
 	t.Parallel()
