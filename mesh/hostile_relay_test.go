@@ -234,6 +234,7 @@ type trap struct {
 	kept  bytes.Buffer // what eve has seen
 }
 
+// newTrap starts a mesh in a bubble, in which eve attracts what goes from a to d.
 func newTrap(t *testing.T, e evil) *trap {
 	t.Helper()
 	dir := t.TempDir()

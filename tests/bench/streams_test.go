@@ -25,24 +25,6 @@ func through(b *testing.B, p proxy, s *spec) {
 	s.Peers = []string{"tcp://" + p.listen(b)}
 }
 
-// BenchmarkLongWay: one stream through one relay, 40 ms there and back.
-func BenchmarkLongWay(b *testing.B) {
-	const bytes = 1 << 30
-	p := proxy{delay: 20 * time.Millisecond}
-	l := newNodes(b).line("mesh", 1, func(i int, s *spec) {
-		if i == 1 {
-			through(b, p, s)
-		}
-	})
-	var ours, alone []float64
-	for range 3 {
-		ours = append(ours, l.send(1, bytes).mbPerSecond)
-		alone = append(alone, p.alone(b, bytes))
-	}
-	report(b, "RTT 40 ms, one stream, 1 relay", "MB/s", ours, alone)
-	goal(b, "RTT 40 ms, one stream, 1 relay", "MB/s", median(ours), 150)
-}
-
 // BenchmarkSlowLink: eight uploads for a minute over a line of 5 Mbit/s and 80
 // ms with a queue of 64 KiB. A ping passes the same queues as a heartbeat.
 func BenchmarkSlowLink(b *testing.B) {
@@ -98,7 +80,7 @@ func BenchmarkManyStreams(b *testing.B) {
 	}
 }
 
-// clogBudget is what docs/operations.md states for 10,000 streams: the budget of
+// clogBudget is what 10,000 streams may take: the budget of
 // 64 MiB, and 48 KiB a stream.
 const clogBudget = 64 + 10_000*48/1024
 
