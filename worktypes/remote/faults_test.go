@@ -126,7 +126,7 @@ func TestPayloadThatTheNodeCannotStore(t *testing.T) {
 		spec := shell("true")
 		units := unitsDir(t, n)
 		payload := &reader{text: "x", next: func() error {
-			if err := os.RemoveAll(units); err != nil {
+			if err := os.Rename(units, units+".away"); err != nil {
 				t.Error(err)
 			}
 			return io.EOF
