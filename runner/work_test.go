@@ -157,6 +157,16 @@ func TestTimeLimits(t *testing.T) {
 	}
 }
 
+// The module pause throws away what was typed before it listens.
+func TestPauseIsAnswered(t *testing.T) {
+	t.Parallel()
+	d := workDir(t, map[string]string{"inventory/hosts": local, "env/passwords": `{"Go on.*:\\s*$": "yes"}`, "env/settings": "idle_timeout: 60",
+		"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - pause: {prompt: Go on}\n    register: r\n  - debug: msg=said-{{ r.user_input }}\n"}, site)
+	if d.result.RC != 0 || !strings.Contains(d.output, "said-yes") {
+		t.Errorf("%+v: %s", d.result, d.output)
+	}
+}
+
 func TestCancelEndsAllThatWasStarted(t *testing.T) {
 	t.Parallel()
 	dir := privateDataDir(t, map[string]string{"inventory/hosts": local,

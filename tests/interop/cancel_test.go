@@ -18,10 +18,14 @@ func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	dir := lay(t, map[string]string{"inventory/hosts": one,
 		"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=before\n  - command: sleep 600\n  - debug: msg=never\n"})
-	sent := ours.run(t, nil, nil, "transmit", dir, "-i", "id1", "-p", "site.yml")
-	for _, w := range tools {
-		t.Run(string(w), func(t *testing.T) {
+	for _, pair := range [][2]tool{{python, python}, {python, ours}, {ours, python}, {ours, ours}} {
+		transmit, w := pair[0], pair[1]
+		if transmit == python && !*all {
+			continue
+		}
+		t.Run(string(transmit+" to "+w), func(t *testing.T) {
 			t.Parallel()
+			sent := transmit.run(t, nil, nil, "transmit", dir, "-i", "id1", "-p", "site.yml")
 			work := filepath.Join(t.TempDir(), "worker")
 			cmd := w.command(t, nil, "worker", "--private-data-dir", work)
 			cmd.Stdin = bytes.NewReader(sent)

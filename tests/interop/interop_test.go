@@ -206,6 +206,7 @@ var differs = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+(\+00:00)?`), "TIME"}, // the zone is of later versions
 	{regexp.MustCompile(`"duration": [0-9.e-]+`), `"duration": 0`},
 	{regexp.MustCompile(`\d:\d\d:\d\d\.\d+`), "DELTA"},
+	{regexp.MustCompile(`Paused for [0-9.]+ (seconds|minutes)`), "PAUSED"},
 	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "HEX"},                                 // a role's playbook
 	{regexp.MustCompile(`\bj?\d{9,}\.\d+`), "JOB"},                                  // asynchronous
 	{regexp.MustCompile(`ansible-(local|tmp)-[\w.-]+(/tmp\w+)?`), "TMP"},            //

@@ -187,6 +187,17 @@ class CallbackModule(CallbackBase):
         self._display.display('a second line')
 `},
 	},
+	"includes and roles of roles": {
+		order: true, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one,
+			"project/roles/r1/meta/main.yml":     "dependencies: [r2]\n",
+			"project/roles/r1/tasks/main.yml":    "- import_tasks: more.yml\n- include_role: {name: r2, tasks_from: other}\n",
+			"project/roles/r1/tasks/more.yml":    "- debug: msg=more\n",
+			"project/roles/r2/tasks/main.yml":    "- debug: msg=needed\n",
+			"project/roles/r2/tasks/other.yml":   "- debug: msg='{{ item }}'\n  loop: [1, 2]\n  loop_control: {label: 'no. {{ item }}'}\n  notify: h\n  changed_when: true\n",
+			"project/roles/r2/handlers/main.yml": "- name: h\n  debug: msg=handled\n",
+			"project/site.yml":                   "- hosts: all\n  gather_facts: false\n  roles: [r1]\n  post_tasks:\n  - import_role: {name: r2}\n    tags: [x]\n"},
+	},
 	"10,000 events": {
 		order: true, slow: true, args: []string{"-p", "site.yml"},
 		files: map[string]string{"inventory/hosts": one,

@@ -18,6 +18,7 @@ import (
 
 const (
 	quiet    = 20 * time.Millisecond  // how long nothing comes before an ended program's output counts as whole
+	thinking = 50 * time.Millisecond  // between a question and its answer
 	maxDrain = 500 * time.Millisecond // how long it is listened to at most
 	grace    = time.Second            // between SIGINT and the end of all
 	gone     = 10 * time.Second       // for the kernel to end them
@@ -87,6 +88,8 @@ type run struct {
 	chunks  chan []byte   // what was read, one at a time,
 	taken   chan struct{} // each then given back
 	ending  sync.WaitGroup
+	answers string      // not yet given,
+	answer  *time.Timer // until it is time for them
 	result  Result
 	err     error
 }
@@ -117,6 +120,8 @@ func (r *run) supervise(ctx context.Context) (Result, error) {
 	defer idle.Stop()
 	defer job.Stop()
 	drained := timer(0)
+	r.answer = timer(0)
+	defer r.answer.Stop()
 	var late <-chan time.Time
 	canceled, exited, chunks := ctx.Done(), r.process.Done(), r.chunks
 
@@ -136,6 +141,8 @@ func (r *run) supervise(ctx context.Context) (Result, error) {
 				canceled, idle, job = nil, timer(0), timer(0)
 				r.end(Canceled)
 			}
+		case <-r.answer.C:
+			r.say()
 		case <-canceled:
 			canceled, idle, job = nil, timer(0), timer(0)
 			r.end(Canceled)
@@ -177,16 +184,25 @@ func reset(t *time.Timer, d time.Duration) {
 	}
 }
 
-// take hands output on and answers what it asks.
+// take hands output on and prepares the answer to what it asks. Who asks may
+// throw away what was typed before (Ansible's pause does, after it has asked),
+// so that an answer at once would be lost.
 func (r *run) take(p []byte) {
 	if answer, ok := r.Prompts.look(p); ok {
-		if _, err := r.master.WriteString(answer + "\n"); err != nil && r.err == nil {
-			r.err = fmt.Errorf("answer a prompt: %w", err)
-		}
+		r.answers += answer + "\n"
+		r.answer.Reset(thinking)
 	}
 	if r.err == nil {
 		r.err = r.Output(p)
 	}
+}
+
+// say gives the answers.
+func (r *run) say() {
+	if _, err := r.master.WriteString(r.answers); err != nil && r.err == nil {
+		r.err = fmt.Errorf("answer a prompt: %w", err)
+	}
+	r.answers = ""
 }
 
 // end ends the program and all that it has started, while supervise goes on

@@ -92,6 +92,23 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
+// Who asks and then throws away what was typed is answered all the same.
+func TestAnswerAfterAFlush(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	s := shell(`exec python3 -c '
+import sys, termios
+print("Go on:", flush=True)
+termios.tcflush(sys.stdin, termios.TCIFLUSH)
+print("got", input())'`, &out)
+	s.IdleTimeout = 30 * time.Second
+	s.Prompts = terminal.Prompts{List: []terminal.Prompt{{Pattern: regexp.MustCompile(`Go on:`), Answer: "yes"}}}
+	r, err := terminal.Run(t.Context(), s)
+	if err != nil || r.End != terminal.Exited || out.String() != "Go on:\r\ngot yes\r\n" {
+		t.Errorf("%+v, %v: %q", r, err, out.String())
+	}
+}
+
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
