@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/wire"
 )
 
 const (
@@ -14,6 +16,15 @@ const (
 	// maxIdle is how many connections are kept to all nodes.
 	maxIdle = 256
 )
+
+// hangUp ends a connection on which nothing is to come: without the goodbyes of
+// Close, which would look for a way for them.
+func hangUp(conn net.Conn) {
+	if c, ok := conn.(interface{ Reset(wire.Code, string) }); ok {
+		c.Reset(wire.CodeOK, "nothing more is asked")
+	}
+	conn.Close()
+}
 
 // idle keeps connections on which a request was answered for the next one: to make
 // one costs a handshake with certificates at both ends. The zero value is empty.
@@ -42,7 +53,7 @@ func (i *idle) take(node string) net.Conn {
 		}
 		i.conns = slices.Delete(i.conns, n, n+1)
 		if way, ok := c.conn.(interface{ Connected() bool }); ok && !way.Connected() {
-			c.conn.Close()
+			hangUp(c.conn)
 			continue
 		}
 		return c.conn
@@ -55,12 +66,12 @@ func (i *idle) put(node string, conn net.Conn) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.closed || len(i.conns) >= maxIdle {
-		conn.Close()
+		hangUp(conn)
 		return
 	}
 	c := &idleConn{node: node, conn: conn}
 	c.timer = time.AfterFunc(keepIdle, func() {
-		conn.Close()
+		hangUp(conn)
 		i.mu.Lock()
 		defer i.mu.Unlock()
 		i.conns = slices.DeleteFunc(i.conns, func(o *idleConn) bool { return o == c })
@@ -87,7 +98,7 @@ func (i *idle) closeAll(which func(*idleConn) bool) {
 			return false
 		}
 		c.timer.Stop()
-		c.conn.Close()
+		hangUp(c.conn)
 		return true
 	})
 }
