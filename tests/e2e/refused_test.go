@@ -120,7 +120,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"unknown flag":      {[]string{"run", dir, "-p", "test.yml", "--via-receptor", "n", "--receptor-pier", "x"}, `unknown flag: --receptor-pier \(see ranvier run --help\)`},
 		"flag needs value":  {[]string{"run", dir, "-p"}, `flag needs an argument: 'p' in -p.*`},
 		"no number":         {[]string{"run", dir, "-p", "test.yml", "--forks", "many"}, `invalid argument "many" for "--forks".*`},
-		"peer without node": {[]string{"run", dir, "-p", "test.yml", "--receptor-peer", "x"}, `run: --receptor-peer and .* name it with --via-receptor NODE`},
+		"peer without node": {[]string{"run", dir, "-p", "test.yml", "--receptor-peer", "x"}, `run: --receptor-peer, .* name it with --via-receptor NODE`},
 		"no directory":      {[]string{"run", "-p", "test.yml", "--via-receptor", "n"}, `run: DIR is missing.*`},
 		"two directories":   {[]string{"run", dir, dir, "-p", "test.yml", "--via-receptor", "n"}, `run: ".*" is one argument too many.*`},
 		"playbook and role": {[]string{"run", dir, "-p", "test.yml", "-r", "role", "--via-receptor", "n"}, `.*not allowed with argument -p/--playbook`},

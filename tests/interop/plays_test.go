@@ -78,9 +78,9 @@ var plays = map[string]play{
     retries: 1
     delay: 0
     ignore_errors: true
-  - command: sleep 1
-    async: 9
-    poll: 1
+  - command: sleep 4 # over at the second poll, also on a busy machine
+    async: 30
+    poll: 3
   - command: /bin/false
     async: 9
     poll: 1
