@@ -93,7 +93,9 @@ func (m members) expand(procs []stat, mark string) members {
 	sessions := map[int]bool{}
 	add := func(s stat) {
 		family[s.pid] = s.start
-		sessions[s.session] = true
+		if s.session > 0 { // else its leader is outside this namespace, or it is on its way out
+			sessions[s.session] = true
+		}
 	}
 	self := os.Getpid()
 	var others []stat

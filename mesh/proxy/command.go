@@ -198,7 +198,8 @@ func (l *lastByte) end(master *os.File) {
 		return
 	}
 	var t *unix.Termios
-	if raw.Control(func(fd uintptr) { t, err = unix.IoctlGetTermios(int(fd), unix.TCGETS) }); err != nil || t.Lflag&unix.ICANON == 0 {
+	closed := raw.Control(func(fd uintptr) { t, err = unix.IoctlGetTermios(int(fd), unix.TCGETS) })
+	if closed != nil || err != nil || t.Lflag&unix.ICANON == 0 {
 		return
 	}
 	eof := []byte{t.Cc[unix.VEOF]}

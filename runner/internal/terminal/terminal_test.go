@@ -3,6 +3,7 @@ package terminal_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"os"
@@ -18,7 +19,7 @@ import (
 
 // shell is what to run of a script, with its output in out.
 func shell(script string, out *bytes.Buffer) terminal.Spec {
-	return terminal.Spec{Argv: []string{"sh", "-c", script}, Env: os.Environ(), Mark: "test-" + script,
+	return terminal.Spec{Argv: []string{"sh", "-c", script}, Env: os.Environ(), Mark: rand.Text(),
 		Output: func(p []byte) error { out.Write(p); return nil }}
 }
 
