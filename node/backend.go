@@ -91,6 +91,7 @@ func (b backend) Status(_ context.Context, want control.Fields) (control.Status,
 		Links:                linkStatus(s),
 		Open:                 b.n.policy.Open(),
 		Refused:              b.n.refused.status(),
+		Suspects:             suspects(s),
 	}
 	if want.Has("SystemMemoryMiB") {
 		out.SystemMemoryMiB = memoryMiB()
@@ -123,10 +124,18 @@ func linkStatus(s mesh.Status) []control.LinkStatus {
 			direction = "out"
 		}
 		all = append(all, control.LinkStatus{NodeID: string(l.Node), Address: l.Address, Direction: direction,
-			Cost: l.Cost.Float64(), RTT: l.RTT, Since: l.Since, State: "up", BytesIn: l.Received, BytesOut: l.Sent})
+			Cost: l.Cost.Float64(), RTT: l.RTT, Since: l.Since, State: "up", BytesIn: l.Received, BytesOut: l.Sent, Insecure: l.Insecure})
 	}
 	for _, d := range s.Down {
 		all = append(all, control.LinkStatus{Address: d.Address, Direction: "out", State: "dialing", LastError: d.Err.Error()})
+	}
+	return all
+}
+
+func suspects(s mesh.Status) []control.Suspect {
+	var all []control.Suspect
+	for _, k := range s.Suspects {
+		all = append(all, control.Suspect{NodeID: string(k.Node), Times: k.Times, First: k.First, Last: k.Last, Why: k.Why})
 	}
 	return all
 }

@@ -66,6 +66,9 @@ func (n *Node) checkOpen(cfg *config.Config) error {
 		n.log.Warn("as Receptor does, this node lets everybody in who reaches it", "err", err)
 		return nil
 	}
+	if err == nil && cfg.Node.Insecure {
+		n.log.Warn("insecure: this node has no identity: whoever reaches it is believed to be whoever he says, and may do what no work-policy item names", "item", cfg.Node.Pos)
+	}
 	return err
 }
 

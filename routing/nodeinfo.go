@@ -18,7 +18,7 @@ type NodeInfo struct {
 	// Of a router, as it said last.
 	Epoch     uint64
 	Draining  bool
-	Insecure  bool
+	Insecure  bool       // of a leaf: one of its homes is, and so is it
 	Services  []Service  // sorted by name
 	WorkTypes []WorkType // sorted by name
 	// Links are those that both ends advertise, with the cost that counts,
@@ -90,6 +90,9 @@ func (t *Table) leafInfo(l *leafView) NodeInfo {
 	info.Cost, _ = t.Cost(l.id)
 	for _, h := range l.homes {
 		info.Homes = append(info.Homes, Adjacency{To: t.graph.ids[h.rank], Cost: h.cost})
+		for _, f := range t.routers[h.rank].frags {
+			info.Insecure = info.Insecure || f.Fragment == 0 && f.Insecure
+		}
 	}
 	return info
 }

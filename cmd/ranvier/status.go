@@ -57,7 +57,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nLINK\tADDRESS\tDIRECTION\tCOST\tSTATE\tSINCE\tIN\tOUT")
 	for _, l := range s.Links {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\n", orDash(l.NodeID), l.Address, l.Direction, l.Cost, l.State,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\t%s\t%s\t%s\n", orDash(l.NodeID), l.Address, l.Direction, l.Cost, linkState(l),
 			ago(now, l.Since), bytesText(l.BytesIn), bytesText(l.BytesOut))
 	}
 	_ = t.Flush()
@@ -75,7 +75,36 @@ func showStatus(w io.Writer, s control.Status, now time.Time) error {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%v\t%s\t%s\n", n.ID, nodeState(n), ago(now, n.Since), n.Cost,
 			orDash(strings.Join(n.NextHops, ", ")), orDash(strings.Join(types, ", ")))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return showSuspects(w, s.Suspects, now)
+}
+
+// showSuspects tells which nodes seem to drop or change what they should pass on.
+func showSuspects(w io.Writer, all []control.Suspect, now time.Time) error {
+	if len(all) == 0 {
+		return nil
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "\nSUSPECT\tTIMES\tFIRST\tLAST")
+	for _, k := range all {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\n", k.NodeID, k.Times, ago(now, k.First), ago(now, k.Last))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, k := range all {
+		fmt.Fprintf(w, "\n%s seems to drop or change what it should pass on; other ways are preferred: %s\n", k.NodeID, k.Why)
+	}
+	return nil
+}
+
+func linkState(l control.LinkStatus) string {
+	if l.Insecure {
+		return l.State + ", insecure"
+	}
+	return l.State
 }
 
 func nodeState(n control.NodeStatus) string {

@@ -28,11 +28,11 @@ func TestClient(t *testing.T) {
 		t.Errorf("node %q", c.NodeID())
 	}
 	want, _ := fakeNode{}.Status(ctx, nil)
-	want.Links = []LinkStatus{}
+	want.Links, want.Suspects = []LinkStatus{}, []Suspect{}
 	if got, err := c.Status(ctx, AllFields()...); err != nil || !cmp.Equal(got, want) {
 		t.Errorf("status: %v\n%s", err, cmp.Diff(want, got))
 	}
-	want.Software, want.Insecure, want.Nodes, want.Links = "", false, nil, nil
+	want.Software, want.Insecure, want.Nodes, want.Links, want.Suspects = "", false, nil, nil, nil
 	if got, err := c.Status(ctx); err != nil || !cmp.Equal(got, want) {
 		t.Errorf("status: %v\n%s", err, cmp.Diff(want, got))
 	}

@@ -16,6 +16,7 @@ const (
 	FieldLinks    = "Links"
 	FieldRefused  = "Refused"
 	FieldOpen     = "Open"
+	FieldSuspects = "Suspects"
 )
 
 // Status is the state of a node as the command status tells it: docs/control.md
@@ -35,7 +36,17 @@ type Status struct {
 	Nodes    []NodeStatus `json:",omitempty"`
 	Links    []LinkStatus `json:",omitempty"`
 	Refused  Refused
-	Open     bool `json:",omitempty"` // whoever reaches the node may do what no work-policy item names
+	Open     bool      `json:",omitempty"` // whoever reaches the node may do what no work-policy item names
+	Suspects []Suspect `json:",omitempty"`
+}
+
+// Suspect is a node that seems to drop or change what it should pass on.
+type Suspect struct {
+	NodeID string
+	Times  int // it was suspected since First, each time less than ten minutes after the one before
+	First  time.Time
+	Last   time.Time
+	Why    string // the last time
 }
 
 // Refused is how often the policy has refused something since the node is up.
@@ -88,6 +99,7 @@ type LinkStatus struct {
 	LastError string        // why it was not up the last time
 	BytesIn   uint64
 	BytesOut  uint64
+	Insecure  bool // the other end has no identity
 }
 
 // Fields are the status fields that a client asks for. Empty means all that
@@ -106,7 +118,7 @@ func AllFields() Fields {
 // Has tells whether a field is to be sent.
 func (f Fields) Has(name string) bool {
 	if len(f) == 0 {
-		return !slices.Contains([]string{FieldSoftware, FieldInsecure, FieldNodes, FieldLinks, FieldRefused, FieldOpen}, name)
+		return !slices.Contains([]string{FieldSoftware, FieldInsecure, FieldNodes, FieldLinks, FieldRefused, FieldOpen, FieldSuspects}, name)
 	}
 	return slices.Contains(f, name)
 }
@@ -134,6 +146,7 @@ func (s *Status) fields() []statusField {
 		{FieldLinks, list(s.Links)},
 		{FieldRefused, s.Refused},
 		{FieldOpen, s.Open},
+		{FieldSuspects, list(s.Suspects)},
 	}
 }
 
