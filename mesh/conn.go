@@ -44,6 +44,8 @@ type Conn struct {
 	fouled bool  // the last carrier ended in a foul way (foul)
 	why    error // that
 	turn   int   // of avoid
+
+	moving moving // of Mesh.move
 }
 
 type sessionToken = [wire.TokenLen]byte
@@ -74,6 +76,8 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 	m.conns[c] = struct{}{}
 	if !dialled {
 		m.accepted[c.token] = c
+	} else {
+		m.moves.check(path)
 	}
 	return c, nil
 }
@@ -87,9 +91,13 @@ func (m *Mesh) removeConn(c *Conn, dialled bool) {
 	}
 }
 
-// carrier is what the session is told of a carrier.
+// carrier notes the path of a carrier and is what the session is told of it.
 func (c *Conn) carrier(k *secure.Conn, path []routing.NodeID) session.Carrier {
 	c.path.Store(&path)
+	return carrierOf(k, path)
+}
+
+func carrierOf(k *secure.Conn, path []routing.NodeID) session.Carrier {
 	return session.Carrier{Conn: k, Way: "via " + joinIDs(path, " → "), RTT: k.RTT()}
 }
 
@@ -100,20 +108,28 @@ func (c *Conn) redial(ctx context.Context, attempt int, cause error) (session.Ca
 		c.fouled, c.why = foul(cause), cause
 	}
 	before := c.Path()
-	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Resume: true, Avoid: c.avoid(attempt)}
-	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
-	defer cancel()
-	k, path, err := c.mesh.connect(ctx, open)
+	k, path, err := c.another(ctx, c.avoid(attempt))
 	if err != nil {
 		return session.Carrier{}, err
 	}
-	if k.PeerKey() != c.peerKey {
-		k.Close()
-		return session.Carrier{}, fmt.Errorf("node %s has another key: %w", c.remote.Node, session.ErrLost)
-	}
 	c.mesh.log.Debug("a stream goes on over another way", "stream", c.remote, "path", joinIDs(path, " → "))
 	c.around(before, path)
-	return c.carrier(k, path), nil
+	next := c.carrier(k, path)
+	c.mesh.moves.check(path)
+	return next, nil
+}
+
+// another makes a further carrier for a session, around some nodes.
+func (c *Conn) another(ctx context.Context, avoid []routing.NodeID) (*secure.Conn, []routing.NodeID, error) {
+	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
+	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Resume: true, Avoid: avoid}
+	k, path, err := c.mesh.connect(ctx, open)
+	if err == nil && k.PeerKey() != c.peerKey {
+		k.Close()
+		return nil, nil, fmt.Errorf("node %s has another key: %w", c.remote.Node, session.ErrLost)
+	}
+	return k, path, err
 }
 
 // LocalAddr returns this end as an Addr.

@@ -41,10 +41,10 @@ func (r *relays) settle() {
 	}
 }
 
-// Drain tells the mesh that this node is about to go, refuses from now on the
-// streams that others want to open through it (docs/protocol.md section 6.2), and
-// waits until those that it carries have ended, or ctx has. It returns how many
-// are left. What is opened to the node itself is accepted as before. There is
+// Drain tells the mesh that this node is about to go, so that others move the
+// streams that it carries for them (docs/protocol.md section 6.7), refuses from now
+// on those that they want to open through it, and waits until those that it carries
+// have ended or moved, or ctx has. It returns how many are left. What is opened to the node itself is accepted as before. There is
 // no way back; Drain may be called again to wait longer.
 func (m *Mesh) Drain(ctx context.Context) (left int) {
 	none := make(chan struct{})
@@ -56,6 +56,8 @@ func (m *Mesh) Drain(ctx context.Context) (left int) {
 	m.relays.draining, m.relays.none = true, none
 	m.relays.settle()
 	m.mu.Unlock()
+	m.moves.tell([]routing.NodeID{m.cfg.ID}, time.Now(), time.Time{})
+	m.tellDraining()
 	if running != nil {
 		m.change(running, func(c *routing.Core, now time.Time) {
 			m.local.Draining = true

@@ -3,6 +3,8 @@ package mesh
 import (
 	"context"
 	"errors"
+	"io"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,15 +23,13 @@ func square(t *testing.T) *net1 {
 	return n
 }
 
-func TestDrainMovesNewStreamsAndWaitsForTheOld(t *testing.T) {
+func TestDrainMovesNewStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := square(t)
-		near, far := stream(t, n.nodes["a"], n.nodes["d"])
-		relay := near.Path()[1]
-		got := reads(far)
-
-		drained := make(chan int, 1)
-		go func() { drained <- n.nodes[relay].Drain(context.Background()) }()
+		relay := n.reach("a", "d")[1].Node
+		if left := n.nodes[relay].Drain(t.Context()); left != 0 {
+			t.Errorf("%d streams are left", left)
+		}
 		time.Sleep(time.Second)
 		for range 20 {
 			hops := n.reach("a", "d")
@@ -42,21 +42,115 @@ func TestDrainMovesNewStreamsAndWaitsForTheOld(t *testing.T) {
 				t.Errorf("node %s, draining: %v", info.ID, info.Draining)
 			}
 		}
-		select {
-		case <-drained:
-			t.Fatal("it did not wait for its stream")
-		default:
-		}
-		near.Write([]byte("the old stream goes on"))
-		near.Close()
-		if c := <-got; c != 22 {
-			t.Errorf("%d bytes came through", c)
-		}
-		far.Close()
-		if left := <-drained; left != 0 {
-			t.Errorf("%d streams are left", left)
-		}
 		n.reach("a", relay) // what is for itself is still answered
+	})
+}
+
+// pauses reads all of a stream, and tells how much it was, whether the bytes
+// are those of a pattern, and the longest time between two reads.
+func pauses(r io.Reader) (total int, longest time.Duration, same bool) {
+	buf, last := make([]byte, 32<<10), time.Now()
+	same = true
+	for {
+		k, err := r.Read(buf)
+		for i, b := range buf[:k] {
+			same = same && b == patternAt(total+i)
+		}
+		total += k
+		longest = max(longest, time.Since(last))
+		last = time.Now()
+		if err != nil {
+			return total, longest, same && err == io.EOF
+		}
+	}
+}
+
+func patternAt(i int) byte { return byte(i>>12) ^ byte(i) }
+
+// A stream from one node to another goes on while the relay that it passes
+// drains and stops, whoever is at its ends and has a database or not.
+func TestDrainMovesRunningStreams(t *testing.T) {
+	for _, ends := range []struct {
+		name     string
+		from, to Role
+	}{{"routers", Router, Router}, {"to a leaf", Router, Leaf}, {"from a leaf", Leaf, Router}, {"from an ephemeral node", Ephemeral, Leaf}} {
+		t.Run(ends.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { drainUnderWay(t, ends.from, ends.to) })
+		})
+	}
+}
+
+// drainUnderWay is for a bubble.
+func drainUnderWay(t *testing.T, from, to Role) {
+	n := newNet(t)
+	n.start("b")
+	n.start("c", "b")
+	n.startWith(Config{ID: "a", Role: from}, "b", "c")
+	n.startWith(Config{ID: "d", Role: to, Listeners: []ListenerConfig{{Address: "mem://d"}}}, "b", "c")
+	n.reach("a", "d")
+	time.Sleep(10 * time.Second) // in the bubble: all adverts have arrived
+	near, far := stream(t, n.nodes["a"], n.nodes["d"])
+	old := near.Path()
+	relay := old[1]
+
+	const blocks = 400
+	go func() {
+		block := make([]byte, 4096)
+		for i := range blocks {
+			for j := range block {
+				block[j] = patternAt(i*len(block) + j)
+			}
+			near.Write(block)
+			time.Sleep(10 * time.Millisecond) // in the bubble: it takes 4 s
+		}
+		near.CloseWrite()
+	}()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		time.Sleep(time.Second)
+		if left := n.nodes[relay].Drain(t.Context()); left != 0 {
+			t.Errorf("%d streams are left at %s", left, relay)
+		}
+		if slices.Contains(near.Path(), relay) {
+			t.Errorf("%s has drained, and the stream passes %v", relay, near.Path())
+		}
+		n.nodes[relay].stop()
+	}()
+	start := time.Now()
+	total, longest, same := pauses(far)
+	if total != blocks*4096 || !same {
+		t.Errorf("%d bytes came of %d, the right ones: %v", total, blocks*4096, same)
+	}
+	if longest > 200*time.Millisecond {
+		t.Errorf("nothing came for %v", longest)
+	}
+	if took := time.Since(start); took > 6*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	select {
+	case <-stopped:
+	default:
+		t.Errorf("the stream was over before %s had drained", relay)
+	}
+	near.Close()
+	far.Close()
+}
+
+// Where there is no other way yet, it is looked for again.
+func TestDrainFindsAWayThatComesLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet(t)
+		near, far := stream(t, first(n.line(1)), n.nodes["n2"])
+		defer near.Close()
+		defer far.Close()
+		drained, relay := make(chan int, 1), n.nodes["n1"]
+		go func() { drained <- relay.Drain(t.Context()) }()
+		time.Sleep(700 * time.Millisecond)
+		n.start("other", "n0", "n2")
+		if left := <-drained; left != 0 || slices.Contains(near.Path(), "n1") {
+			t.Errorf("%d streams are left, and this one passes %v", left, near.Path())
+		}
 	})
 }
 

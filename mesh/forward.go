@@ -50,7 +50,7 @@ func (n *neighbour) serve(ctx context.Context, stream net.Conn) {
 		return
 	}
 	if !m.barred(ctx, stream, open, n.id) {
-		m.relay(ctx, stream, open)
+		m.relay(ctx, n, stream, open)
 	}
 }
 
@@ -64,8 +64,8 @@ func (n *neighbour) speaksFor(open wire.Open) bool {
 	return n.hello.Role == Router || len(path) == 1
 }
 
-// relay passes an Open on and then carries the stream's bytes both ways.
-func (m *Mesh) relay(ctx context.Context, up net.Conn, open wire.Open) {
+// relay passes an Open of a neighbour on and then carries the stream's bytes both ways.
+func (m *Mesh) relay(ctx context.Context, n *neighbour, up net.Conn, open wire.Open) {
 	switch {
 	case slices.Contains(open.Path, m.cfg.ID):
 		m.answer(up, m.refusal(open, wire.CodeLoop, "the way came back to this node"))
@@ -91,6 +91,7 @@ func (m *Mesh) relay(ctx context.Context, up net.Conn, open wire.Open) {
 		}
 		return
 	}
+	m.warn(n, answer.Path)
 	splice(up, down)
 }
 

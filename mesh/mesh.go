@@ -124,6 +124,7 @@ type Mesh struct {
 	ends     *secure.Identity // towards the other ends of streams
 	budget   *session.Budget
 	suspects *suspects
+	moves    *moves
 
 	firewall atomic.Pointer[firewall.Rules]
 	refusals rate.Sometimes // what the firewall refuses is logged no more often
@@ -184,6 +185,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		accepted:   map[sessionToken]*Conn{},
 		refusals:   rate.Sometimes{First: 10, Interval: time.Second},
 		suspects:   newSuspects(cfg.Log),
+		moves:      newMoves(),
 		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
 	m.firewall.Store(&cfg.Firewall)
@@ -242,6 +244,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	running, stop := context.WithCancel(running)
 	g.Go(func() error { return m.route(running) })
 	g.Go(func() error { return m.guard(running) })
+	g.Go(func() error { return m.move(running) })
 	m.mu.Lock()
 	m.running, m.group = running, g
 	for _, l := range m.listeners {

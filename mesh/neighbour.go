@@ -182,6 +182,10 @@ func (n *neighbour) handle(msg any) error {
 		}
 	case wire.Attach:
 		n.attach(msg)
+	case wire.Draining:
+		if now := time.Now(); n.mesh.cfg.Role != Router { // who has a database knows better
+			n.mesh.moves.tell(msg.Nodes, now, now.Add(toldTime))
+		}
 	case wire.Revoked:
 		if err := n.mesh.revoked(msg); err != nil {
 			return fmt.Errorf("link to %s: %w", n.id, err)

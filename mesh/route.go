@@ -46,7 +46,10 @@ func (m *Mesh) route(ctx context.Context) error {
 		m.core.Advance(now)
 		m.report(m.core.TakeEvents()) // first: an epoch is on disk before it is used
 		m.flood(m.core.TakeSends())
-		m.table.Store(m.core.Table())
+		if t := m.core.Table(); t != m.table.Load() {
+			m.table.Store(t)
+			m.drainingAre(t.Draining())
+		}
 		if next, ok := m.core.NextTimer(); ok {
 			timer.Reset(max(0, next.Sub(now)))
 		} else {

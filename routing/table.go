@@ -99,6 +99,18 @@ func (t *Table) find(id NodeID) (int32, *leafView) {
 	return -1, nil
 }
 
+// Draining returns the reachable routers that are about to go, sorted, without
+// this one.
+func (t *Table) Draining() []NodeID {
+	var ids []NodeID
+	for i, draining := range t.graph.draining {
+		if draining && t.reachable(int32(i)) {
+			ids = append(ids, t.graph.ids[i])
+		}
+	}
+	return ids
+}
+
 // NextHops returns the neighbours with which the cheapest paths to dest begin,
 // sorted; all of them cost the same. It is nil when there is no path, and for this
 // node itself. For a leaf that is attached to this node it is the leaf.

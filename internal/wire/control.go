@@ -18,7 +18,7 @@ var errNotControl = errors.New("not a message of the control stream")
 
 // ParseControl decodes the body of any message of the control stream
 // (docs/protocol.md section 3.4). It returns Hello, Cert, Attach, Heartbeat,
-// GoAway or Revoked by value, Sealed for an advert, and *routing.Digest or *routing.Ack.
+// GoAway, Revoked or Draining by value, Sealed for an advert, and *routing.Digest or *routing.Ack.
 // A type that is not known is (nil, nil), to be skipped, so that later versions
 // can add messages. Errors wrap ErrMalformed. What is returned does not refer
 // to body.
@@ -43,6 +43,8 @@ func ParseControl(t Type, body []byte) (any, error) {
 		return boxed(ParseGoAway(body))
 	case TypeRevoked:
 		return boxed(ParseRevoked(body))
+	case TypeDraining:
+		return boxed(ParseDraining(body))
 	case TypeOpen, TypeAnswer, TypeData, TypeFin, TypeReset, TypeProgress, TypeResume:
 		return nil, malformed(t, errNotControl)
 	}

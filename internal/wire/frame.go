@@ -29,6 +29,7 @@ const (
 	TypeHeartbeat Type = 0x07 // Heartbeat; control stream
 	TypeGoAway    Type = 0x08 // GoAway; control stream, last
 	TypeRevoked   Type = 0x09 // Revoked; control stream, before Hello too
+	TypeDraining  Type = 0x0a // Draining; control stream
 	TypeOpen      Type = 0x10 // Open; first on any other stream of a link
 	TypeAnswer    Type = 0x11 // Answer; first the other way
 	TypeData      Type = 0x20 // session: the body is the bytes themselves
@@ -59,6 +60,8 @@ func (t Type) String() string {
 		return "goaway"
 	case TypeRevoked:
 		return "revoked"
+	case TypeDraining:
+		return "draining"
 	case TypeOpen:
 		return "open"
 	case TypeAnswer:

@@ -68,6 +68,7 @@ func FuzzAck(f *testing.F)       { fuzzKind(f, ack) }
 func FuzzHeartbeat(f *testing.F) { fuzzKind(f, heartbeat) }
 func FuzzGoAway(f *testing.F)    { fuzzKind(f, goaway) }
 func FuzzRevoked(f *testing.F)   { fuzzKind(f, revoked) }
+func FuzzDraining(f *testing.F)  { fuzzKind(f, draining) }
 func FuzzOpen(f *testing.F)      { fuzzKind(f, open) }
 func FuzzAnswer(f *testing.F)    { fuzzKind(f, answer) }
 func FuzzFin(f *testing.F)       { fuzzKind(f, fin) }

@@ -160,7 +160,7 @@ func TestWrongTypes(t *testing.T) {
 func knownKeys(t Type) byte {
 	return map[Type]byte{
 		TypeHello: 10, TypeCert: 4, TypeAdvert: 3, TypeAttach: 4, TypeDigest: 2, TypeAck: 1,
-		TypeHeartbeat: 3, TypeGoAway: 3, TypeRevoked: 1, TypeOpen: 10, TypeAnswer: 7, TypeFin: 2, TypeReset: 3,
+		TypeHeartbeat: 3, TypeGoAway: 3, TypeRevoked: 1, TypeDraining: 1, TypeOpen: 10, TypeAnswer: 7, TypeFin: 2, TypeReset: 3,
 		TypeProgress: 6, TypeResume: 2,
 	}[t]
 }
@@ -223,7 +223,7 @@ func TestParseControl(t *testing.T) {
 			t.Errorf("%s: nonsense gave %v, %v", v.name, got, err)
 		}
 	}
-	for _, typ := range []Type{0, 0x0a, 0x0f, 0x12, 0x2f, 0x7f, 0xff} {
+	for _, typ := range []Type{0, 0x0b, 0x0f, 0x12, 0x2f, 0x7f, 0xff} {
 		if got, err := ParseControl(typ, []byte{0xff}); got != nil || err != nil {
 			t.Errorf("a type of a later version: %v, %v; want it skipped", got, err)
 		}

@@ -47,6 +47,7 @@ var (
 	heartbeat = kindOf(TypeHeartbeat, ParseHeartbeat)
 	goaway    = kindOf(TypeGoAway, ParseGoAway)
 	revoked   = kindOf(TypeRevoked, ParseRevoked)
+	draining  = kindOf(TypeDraining, ParseDraining)
 	open      = kindOf(TypeOpen, ParseOpen)
 	answer    = kindOf(TypeAnswer, ParseAnswer)
 	fin       = kindOf(TypeFin, ParseFin)
@@ -116,6 +117,7 @@ func vectors() []vector {
 		{"heartbeat_hash", heartbeat, Heartbeat{Hash: 0xfedcba9876543210, HasHash: true}},
 		{"goaway", goaway, GoAway{Code: CodeDuplicateID, Node: "a", Reason: "node b is linked already"}},
 		{"revoked", revoked, Revoked{List: []byte{0xa0}}},
+		{"draining", draining, Draining{Nodes: []routing.NodeID{"b", "c"}}},
 		{"open", open, Open{
 			To: "c", From: "alice/6b1f", Service: "control", Path: []routing.NodeID{"alice/6b1f", "a"},
 			Avoid: []routing.NodeID{"x"}, Timeout: 30_000, Attempts: 8, Job: "01JABCDEFGHJKMNPQRSTVWXYZ0",

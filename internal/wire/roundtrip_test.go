@@ -73,6 +73,8 @@ func anyMessage(t *rapid.T, typ Type) any {
 		return GoAway{Code: anyCode.Draw(t, "code"), Node: anyID.Draw(t, "node"), Reason: text(0, MaxReasonLen).Draw(t, "reason")}
 	case TypeRevoked:
 		return Revoked{List: blob(1, 300).Draw(t, "list")}
+	case TypeDraining:
+		return Draining{Nodes: rapid.SliceOfN(anyID, 1, MaxDraining).Draw(t, "nodes")}
 	case TypeOpen:
 		return Open{
 			To: anyID.Draw(t, "to"), From: anyID.Draw(t, "from"), Service: text(0, MaxServiceLen).Draw(t, "service"),

@@ -51,6 +51,26 @@ func (c *Conn) Resume(k Carrier, number uint32) bool {
 	return true
 }
 
+// Replace goes on over a carrier that the dialling end has made while the one
+// before still works, and owns it if it returns true. What was on its way on the
+// old one is sent again. false means that the session does not want it: it is over or
+// about to be, or has no carrier and looks for one by itself.
+func (c *Conn) Replace(k Carrier) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.isGone() || c.err != nil || c.now == nil || c.now.reset != nil || c.m.overSent {
+		return false
+	}
+	first, err := wire.Resume{Token: c.cfg.Token[:], Number: c.number}.Append(nil)
+	if err != nil {
+		return false
+	}
+	c.now.close()
+	c.m.change(time.Now())
+	c.attach(k, first)
+	return true
+}
+
 // lost ends a carrier; the session waits for another one. Callers hold mu.
 func (c *Conn) lost(k *carrier, cause error) {
 	if c.now != k {

@@ -94,6 +94,15 @@ func (m *machine) detach(now time.Time) (fresh bool) {
 	return fresh
 }
 
+// change notes that the carrier is given up for another one that is there
+// already: nothing is wrong with it, so this is no break.
+func (m *machine) change(now time.Time) {
+	m.attached = false
+	if m.broken.IsZero() {
+		m.broken = now
+	}
+}
+
 // complete tells whether both directions have ended as far as this end must know.
 func (m *machine) complete() bool {
 	return m.peerClosed || m.finGot && m.finAcked || m.closeAck

@@ -97,6 +97,16 @@ func (n *simnet) blackHole() {
 	n.now.hole = true
 }
 
+// move has a go on over another carrier while this one works.
+func (n *simnet) move() {
+	n.mu.Lock()
+	n.refuse = 0
+	n.mu.Unlock()
+	if k, err := n.redial(context.Background(), 0, nil); err == nil && !n.a.Replace(k) {
+		k.Conn.Close()
+	}
+}
+
 // redial is a's; the other end of the carrier does what a node does with it.
 func (n *simnet) redial(ctx context.Context, _ int, _ error) (Carrier, error) {
 	n.mu.Lock()
@@ -227,7 +237,7 @@ func TestWhateverHappensToCarriers(t *testing.T) {
 		faults := rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) fault {
 			return fault{
 				after:  time.Duration(rapid.IntRange(0, 300_000).Draw(rt, "after")) * time.Microsecond,
-				what:   rapid.SampledFrom([]string{"cut", "cut", "hole"}).Draw(rt, "what"),
+				what:   rapid.SampledFrom([]string{"cut", "cut", "hole", "move", "move"}).Draw(rt, "what"),
 				refuse: rapid.IntRange(0, 6).Draw(rt, "refuse"),
 			}
 		}), 0, 12).Draw(rt, "faults")
@@ -242,9 +252,12 @@ func TestWhateverHappensToCarriers(t *testing.T) {
 				n.mu.Lock()
 				n.refuse = f.refuse
 				n.mu.Unlock()
-				if f.what == "cut" {
+				switch f.what {
+				case "cut":
 					n.cut()
-				} else {
+				case "move":
+					n.move()
+				default:
 					n.blackHole()
 				}
 			}
@@ -252,6 +265,36 @@ func TestWhateverHappensToCarriers(t *testing.T) {
 		})
 		if err != nil {
 			rt.Fatal(err)
+		}
+	})
+}
+
+// A session that is moved again and again loses no time and asks for no other way.
+func TestMovedWithoutABreak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newSim(64 << 20)
+		n.delay = time.Millisecond
+		over := make(chan error, 1)
+		data := pattern(7, 300_000)
+		go func() { over <- n.exchange(data, data, 4096, 5*time.Millisecond) }()
+		for range 20 {
+			time.Sleep(10 * time.Millisecond) // in the bubble
+			n.move()
+		}
+		start := time.Now()
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("it took %v more", took)
+		}
+		if len(n.resumed) != 20 {
+			t.Errorf("%d carriers were taken, of 20", len(n.resumed))
+		}
+		if k, err := n.redial(t.Context(), 0, nil); err != nil || n.a.Replace(k) {
+			t.Errorf("a session that is over was moved: %v", err)
+		} else {
+			k.Conn.Close()
 		}
 	})
 }
