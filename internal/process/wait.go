@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,13 +14,15 @@ import (
 
 // Boot names the time since the machine came up: pids and start times mean
 // nothing in another one.
-func Boot() string {
+func Boot() string { return bootID() }
+
+var bootID = sync.OnceValue(func() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
-}
+})
 
 // Wait returns nil when the process has ended, which need not be a child of
 // this one, or ctx's cause. The kernel tells the end (pidfd); where it is too old
