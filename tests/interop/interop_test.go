@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -193,80 +192,8 @@ func parse(t *testing.T, said []byte, dir string) run {
 		}
 		line = end
 	}
+	r.events = unpolled(r.events)
 	return r
-}
-
-// The closed list of what differs between two runs of a job.
-var differs = []struct {
-	what *regexp.Regexp
-	with string
-}{
-	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UUID"},
-	{regexp.MustCompile(`"pid": \d+`), `"pid": 0`},
-	{regexp.MustCompile(`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\.\d+(\+00:00)?`), "TIME"}, // the zone is of later versions
-	{regexp.MustCompile(`"duration": [0-9.e-]+`), `"duration": 0`},
-	{regexp.MustCompile(`\d:\d\d:\d\d\.\d+`), "DELTA"},
-	{regexp.MustCompile(`Paused for [0-9.]+ (seconds|minutes)`), "PAUSED"},
-	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "HEX"},                                 // a role's playbook
-	{regexp.MustCompile(`\bj?\d{9,}\.\d+`), "JOB"},                                  // asynchronous
-	{regexp.MustCompile(`ansible-(local|tmp)-[\w.-]+(/tmp\w+)?`), "TMP"},            //
-	{regexp.MustCompile(`(_original_basename\\*": \\*")[^"\\]+`), "${1}TMP"},        //
-	{regexp.MustCompile(`("(ctime|mtime|atime)\\*": )[0-9.]+`), "${1}0"},            //
-	{regexp.MustCompile(`\(([0-9]+), b?'`), "(N, '"},                                // of -vvv
-	{regexp.MustCompile(`ESTABLISH LOCAL CONNECTION FOR USER: \w+`), "ESTABLISHED"}, //
-	{regexp.MustCompile(`(PUT|EXEC) [^"]*`), "$1"},                                  // of -vvv: temporary names
-	{regexp.MustCompile(`awx_display|ranvier_events`), "PLUGIN"},
-	{regexp.MustCompile(`/usr/lib/python3/dist-packages/ansible_runner/display_callback/callback|DIR/artifacts/id1/callback`), "PLUGINS"},
-	{regexp.MustCompile(`\s*\\*"RANVIER_JOB\\*": \\*"[\w/-]+\\*",`), ""},
-}
-
-func normal(s, dir string) string {
-	s = strings.ReplaceAll(s, dir, "DIR")
-	for _, d := range differs {
-		s = d.what.ReplaceAllString(s, d.with)
-	}
-	return s
-}
-
-// mended takes out what ours does otherwise on purpose (docs/runner.md §8), and
-// tells whether the event counts at all.
-func mended(e map[string]any) bool {
-	if data, ok := e["event_data"].(map[string]any); ok {
-		delete(data, "resolved_role") // of later versions
-		if data["is_conditional"] == true {
-			// The Python tool does not number the repeats of a handler.
-			data["uuid"], e["uuid"], e["parent_uuid"] = "UUID", "UUID", "UUID"
-		}
-	}
-	// The Python tool's plugin marks what its forks print, which is nothing, as
-	// they send it to the process that has the terminal.
-	switch e["event"] {
-	case "warning", "deprecated", "error", "debug", "system_warning":
-		if e["stdout"] == "" {
-			return false
-		}
-	}
-	// The Python tool cuts the last two characters of a line without an end.
-	if e["event"] == "verbose" && e["start_line"] == e["end_line"] {
-		if e["stdout"] == "" {
-			return false // of one with less than three characters nothing is left
-		}
-		e["stdout"] = "a prompt"
-	}
-	delete(e, "counter") // parse has looked at it
-	return true
-}
-
-// unbanner takes its task's heading off a host's result. With the strategy
-// "free" the callback repeats it where the start of another task came between.
-func unbanner(e map[string]any) {
-	text, _ := e["stdout"].(string)
-	data, _ := e["event_data"].(map[string]any)
-	task, _ := data["task"].(string)
-	banner := regexp.MustCompile(`^\r\n(TASK|RUNNING HANDLER) \[` + regexp.QuoteMeta(task) + `\] \*+\r\n`)
-	if name, _ := e["event"].(string); strings.HasPrefix(name, "runner_on_") {
-		e["stdout"] = text[len(banner.FindString(text)):]
-	}
 }
 
 // compare holds got to want.
@@ -274,7 +201,7 @@ func compare(t *testing.T, who string, p play, want, got run) {
 	t.Helper()
 	prepare := func(r run) []string {
 		var lines []string
-		for _, e := range r.events {
+		for _, e := range oneAnswer(r.events) {
 			if !mended(e) {
 				continue
 			}
@@ -314,7 +241,8 @@ func compare(t *testing.T, who string, p play, want, got run) {
 	for _, r := range []run{want, got} {
 		// The Python tool keeps the line ends of what is outside of events as the
 		// terminal made them, if they come in one piece.
-		r.artifacts["stdout"] = strings.ReplaceAll(r.artifacts["stdout"], "\r", "")
+		out := polls.ReplaceAllString(strings.ReplaceAll(r.artifacts["stdout"], "\r", ""), "")
+		r.artifacts["stdout"] = strings.ToValidUTF8(answers.ReplaceAllString(out, "an answer"), "\uFFFD")
 		delete(r.artifacts, "command") // it has the environment: compared as part of the status, but for that
 		if !p.order {
 			delete(r.artifacts, "stdout")

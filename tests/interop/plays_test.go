@@ -24,7 +24,7 @@ var plays = map[string]play{
 		order: true, args: []string{"-p", "site.yml", "-v", "--cmdline=--diff"},
 		files: map[string]string{
 			"inventory/hosts": one, "env/passwords": `{"Who.*:\\s*$": "me", "Secret.*:\\s*?$": "geheim"}`,
-			"env/extravars": "word: grün", "env/settings": "idle_timeout: 20\njob_timeout: 300",
+			"env/extravars": "word: grün", "env/settings": "idle_timeout: 300\njob_timeout: 600",
 			"project/inc.yml": "- debug: {msg: \"included {{ item | default('') }}\"}\n", "project/imported.yml": "- hosts: h1\n  gather_facts: false\n  tasks: [ping: ]\n",
 			"project/roles/r1/tasks/main.yml":    "- debug: msg=inrole\n  changed_when: true\n  notify: [tell, once more]\n",
 			"project/roles/r1/handlers/main.yml": "- name: tell\n  debug: msg=told\n- name: say it\n  debug: msg=again\n  listen: once more\n",
@@ -78,11 +78,11 @@ var plays = map[string]play{
     retries: 1
     delay: 0
     ignore_errors: true
-  - command: sleep 4 # over at the second poll, also on a busy machine
-    async: 30
-    poll: 3
+  - command: sleep 3 # how often it is looked at depends on the machine
+    async: 300
+    poll: 1
   - command: /bin/false
-    async: 9
+    async: 300
     poll: 1
     ignore_errors: true
   - copy: {content: "x\n", dest: "{{ playbook_dir }}/made"}
@@ -197,6 +197,49 @@ class CallbackModule(CallbackBase):
 			"project/roles/r2/tasks/other.yml":   "- debug: msg='{{ item }}'\n  loop: [1, 2]\n  loop_control: {label: 'no. {{ item }}'}\n  notify: h\n  changed_when: true\n",
 			"project/roles/r2/handlers/main.yml": "- name: h\n  debug: msg=handled\n",
 			"project/site.yml":                   "- hosts: all\n  gather_facts: false\n  roles: [r1]\n  post_tasks:\n  - import_role: {name: r2}\n    tags: [x]\n"},
+	},
+	// Bytes that are no text, in results, in what a lookup brings, and in facts.
+	"binary output": {
+		order: true, args: []string{"-p", "site.yml", "-v"},
+		files: map[string]string{"inventory/hosts": one, "project/latin1": "gr\xfcn\x00\xff\r\n",
+			"project/site.yml": `
+- hosts: all
+  gather_facts: false
+  tasks:
+  - command: cat latin1
+    args: {chdir: "{{ playbook_dir }}"}
+    register: r
+  - debug: var=r.stdout
+  - raw: "printf '\\000\\001\\033[31m\\377\\376\\200\\n'"
+  - command: "printf '%s' '{{ item }}'"
+    loop: ["\u2028", "\u0085x\u0007", "\U0010ffff"]
+  - shell: "printf 'to stderr \\355\\240\\200' >&2; exit 3"
+    ignore_errors: true
+  - set_stats: {data: {bytes: "{{ r.stdout }}"}}
+`},
+	},
+	// A program that is no Ansible and writes bytes to its terminal.
+	"binary output outside of events": {
+		order: true, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one, "project/": "",
+			"args": `sh -c "printf 'a\\377b\\303\\n\\303\\274\\001c\\n'"`},
+	},
+	// A question in the middle of a play, that is answered.
+	"pause that asks": {
+		order: true, args: []string{"-p", "site.yml"},
+		files: map[string]string{"inventory/hosts": one, "env/passwords": `{"Go on.*:\\s*$": "yes", "Quietly.*:\\s*$": "geheim"}`,
+			"env/settings": "idle_timeout: 300",
+			"project/site.yml": `
+- hosts: all
+  gather_facts: false
+  tasks:
+  - pause: {prompt: Go on}
+    register: r
+  - debug: msg=said-{{ r.user_input }}
+  - pause: {prompt: Quietly, echo: false}
+    no_log: true
+  - debug: msg=after
+`},
 	},
 	"10,000 events": {
 		order: true, slow: true, args: []string{"-p", "site.yml"},
