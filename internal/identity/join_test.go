@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // serve runs the join service of a CA on loopback, in the wall clock's time.
@@ -287,6 +290,33 @@ func TestRollover(t *testing.T) {
 	}
 	if added, err := early.trust.AddRoots(roots, nil); added || err == nil {
 		t.Error("a stranger's root is taken")
+	}
+}
+
+// The join service shows the issuer of now: a token may name a root that is a
+// moment old.
+func TestJoinAfterRollover(t *testing.T) {
+	t.Parallel()
+	ca := wallCA(t)
+	service := NewJoinService(ca, slog.New(slog.DiscardHandler))
+	addr := listen(t, &tls.Config{GetConfigForClient: service.Config}, func(c net.Conn) { service.Serve(c.(*tls.Conn)) })
+	for i, change := range []func() error{
+		func() error { return nil },
+		func() error { return ca.RenewIssuer(RootKey{}) },
+		func() error { return ca.Rollover(RootKey{}, "") },
+		func() error { _, err := ca.FinishRollover(); return err },
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		tok, err := ca.Token(Request{Role: Leaf, Pattern: "*", Addresses: []string{addr}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := routing.NodeID(fmt.Sprint("n", i))
+		if _, _, err := Join(t.Context(), tok, id, filepath.Join(t.TempDir(), "i"), nil); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
 	}
 }
 

@@ -4,8 +4,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io/fs"
 	"log/slog"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -21,9 +24,10 @@ type JoinService struct {
 	log   *slog.Logger
 	joins chan struct{}
 
-	mu   sync.Mutex
-	cfg  *tls.Config
-	made time.Time
+	mu     sync.Mutex
+	cfg    *tls.Config
+	made   time.Time
+	issuer fs.FileInfo // of the file that cfg was made with
 }
 
 // NewJoinService returns the join service of a CA.
@@ -39,13 +43,19 @@ func (s *JoinService) Config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := time.Now(); s.cfg == nil || now.Sub(s.made) > time.Minute { // the issuer may be a new one
+	// A token that was printed a moment ago may name a root of a moment ago.
+	issuer, err := os.Stat(filepath.Join(s.ca.Dir(), IssuerFile))
+	if err != nil {
+		s.log.Error("nobody can join: the CA's issuer cannot be read", "err", err)
+		return nil, err
+	}
+	if now := time.Now(); s.cfg == nil || now.Sub(s.made) > time.Minute || !os.SameFile(issuer, s.issuer) || !issuer.ModTime().Equal(s.issuer.ModTime()) {
 		cfg, err := s.ca.JoinTLS()
 		if err != nil {
 			s.log.Error("nobody can join: the CA cannot make a certificate", "err", err)
 			return nil, err
 		}
-		s.cfg, s.made = cfg, now
+		s.cfg, s.made, s.issuer = cfg, now, issuer
 	}
 	return s.cfg, nil
 }

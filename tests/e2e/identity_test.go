@@ -14,13 +14,20 @@ import (
 type host struct {
 	t    *testing.T
 	home string
+	bin  string   // the program, where it is another one than all use
+	env  []string // and further environment of its own
 }
 
-func newHost(t *testing.T) *host { return &host{t, t.TempDir()} }
+func newHost(t *testing.T) *host { return &host{t: t, home: t.TempDir()} }
 
 func (h *host) start(args ...string) *process {
 	h.t.Helper()
-	return start(h.t, []string{"HOME=" + h.home, "XDG_CONFIG_HOME=" + filepath.Join(h.home, ".config"), markName + "=" + h.home}, args...)
+	env := append([]string{"HOME=" + h.home, "XDG_CONFIG_HOME=" + filepath.Join(h.home, ".config"), markName + "=" + h.home}, h.env...)
+	bin := h.bin
+	if bin == "" {
+		bin = program(h.t)
+	}
+	return startProgram(h.t, bin, env, args...)
 }
 
 func (h *host) ok(args ...string) string {

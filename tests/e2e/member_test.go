@@ -193,7 +193,7 @@ func TestHostileMember(t *testing.T) {
 		}
 	})
 	t.Run("job", func(t *testing.T) {
-		aliceHost := &host{t, aliceHost.home}
+		aliceHost := &host{t: t, home: aliceHost.home}
 		p := newProject(t, "- debug: {msg: it is signed}\n")
 		args := []string{"run", p.dir, "-p", "test.yml", "--via-receptor", "hub", "--receptor-peer", h.addr, "-i"}
 		run := aliceHost.start(append(args, "one", "--sign")...)

@@ -89,7 +89,12 @@ type process struct {
 // end if it is still there.
 func start(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(program(t), args...), stdout: newTranscript(), stderr: newTranscript(), done: make(chan struct{})}
+	return startProgram(t, program(t), env, args...)
+}
+
+func startProgram(t *testing.T, bin string, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(bin, args...), stdout: newTranscript(), stderr: newTranscript(), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	p.cmd.WaitDelay = time.Second // who inherited the pipes shall not hold the test up
