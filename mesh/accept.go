@@ -44,7 +44,7 @@ func (l *boundListener) run(ctx context.Context) error {
 	defer links.Wait()
 	m := l.mesh
 	m.log.Info("listening", "address", l.bound())
-	unknown, strangers := newAdmission(maxHandshakes), newStrangers(m.log)
+	unknown, strangers := newAdmission(maxHandshakes), newBounded(m.log, strangerLines, strangerBurst)
 	for {
 		k, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {

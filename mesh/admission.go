@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"sync"
@@ -14,8 +15,10 @@ import (
 const (
 	// maxHandshakes is how many peers of one listener may be unknown at a time.
 	maxHandshakes = 256
-	// Of what strangers do, so many lines a second go into the log.
+	// Of what strangers do, so many lines a second go into the log; and so many
+	// about the streams that pass.
 	strangerLines, strangerBurst = 5, 50
+	passingLines, passingBurst   = 20, 500
 )
 
 // admission bounds the peers of a listener that are not known yet. Where there
@@ -102,19 +105,22 @@ func hostOf(addr net.Addr) string {
 	return ip.Mask(net.CIDRMask(64, 128)).String()
 }
 
-// strangers logs what peers do that are not known. They choose how much that
-// is, so it is bounded.
-type strangers struct {
+// bounded is a log of what others do: they choose how much that is, so the lines
+// are bounded.
+type bounded struct {
 	log     *slog.Logger
 	limit   *rate.Limiter
 	skipped atomic.Uint64
 }
 
-func newStrangers(log *slog.Logger) *strangers {
-	return &strangers{log: log, limit: rate.NewLimiter(strangerLines, strangerBurst)}
+func newBounded(log *slog.Logger, lines rate.Limit, burst int) *bounded {
+	return &bounded{log: log, limit: rate.NewLimiter(lines, burst)}
 }
 
-func (s *strangers) warn(msg string, args ...any) {
+func (s *bounded) warn(msg string, args ...any) { s.say(slog.LevelWarn, msg, args) }
+func (s *bounded) info(msg string, args ...any) { s.say(slog.LevelInfo, msg, args) }
+
+func (s *bounded) say(level slog.Level, msg string, args []any) {
 	if !s.limit.Allow() {
 		s.skipped.Add(1)
 		return
@@ -122,5 +128,5 @@ func (s *strangers) warn(msg string, args ...any) {
 	if n := s.skipped.Swap(0); n > 0 {
 		args = append(args, "lines left out", n)
 	}
-	s.log.Warn(msg, args...)
+	s.log.Log(context.Background(), level, msg, args...)
 }

@@ -34,7 +34,8 @@ type Conn struct {
 	session       *session.Conn
 	mesh          *Mesh
 	local, remote Addr
-	dialled       bool // by this node
+	dialled       bool   // by this node
+	trail         string // see Trail
 	token         sessionToken
 	peerKey       [32]byte
 	member        identity.Member // where the mesh has identities
@@ -51,8 +52,8 @@ type Conn struct {
 type sessionToken = [wire.TokenLen]byte
 
 // newConn starts a session over its first carrier.
-func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remote Addr, dialled bool) (*Conn, error) {
-	c := &Conn{mesh: m, local: local, remote: remote, dialled: dialled, peerKey: carrier.PeerKey()}
+func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remote Addr, trail string, dialled bool) (*Conn, error) {
+	c := &Conn{mesh: m, local: local, remote: remote, trail: trail, dialled: dialled, peerKey: carrier.PeerKey()}
 	var err error
 	if c.token, err = carrier.Token(); err != nil {
 		return nil, err
@@ -71,6 +72,9 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 	}
 	m.mu.Lock() // until the conn is in the maps: Done takes it out
 	defer m.mu.Unlock()
+	if m.running.Err() != nil {
+		return nil, ErrClosed
+	}
 	c.session = session.New(c.carrier(carrier, path), cfg)
 	c.Conn = c.session
 	m.conns[c] = struct{}{}
@@ -123,7 +127,7 @@ func (c *Conn) redial(ctx context.Context, attempt int, cause error) (session.Ca
 func (c *Conn) another(ctx context.Context, avoid []routing.NodeID) (*secure.Conn, []routing.NodeID, error) {
 	ctx, cancel := context.WithTimeout(ctx, resumeTimeout)
 	defer cancel()
-	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Resume: true, Avoid: avoid}
+	open := wire.Open{To: c.remote.Node, Service: c.remote.Service, Job: c.trail, Resume: true, Avoid: avoid}
 	k, path, err := c.mesh.connect(ctx, open)
 	if err == nil && k.PeerKey() != c.peerKey {
 		k.Close()

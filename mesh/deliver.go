@@ -80,7 +80,7 @@ func (m *Mesh) secured(ctx context.Context, stream net.Conn, open wire.Open, acc
 
 // accept hands a new stream to its service.
 func (m *Mesh) accept(k *secure.Conn, path []routing.NodeID, open wire.Open, l *Listener) {
-	c, err := m.newConn(k, path, Addr{m.cfg.ID, open.Service}, Addr{open.From, open.Service}, false)
+	c, err := m.newConn(k, path, Addr{m.cfg.ID, open.Service}, Addr{open.From, open.Service}, open.Job, false)
 	if err != nil {
 		m.log.Error("a stream got no token", "from", open.From, "err", err)
 		k.Close()

@@ -28,11 +28,12 @@ func (m *Mesh) Dial(ctx context.Context, to routing.NodeID, service string) (*Co
 	if service == "" {
 		return nil, fmt.Errorf("dial node %s: the service's name is empty", to)
 	}
-	k, path, err := m.connectAround(ctx, wire.Open{To: to, Service: service})
+	trail := newTrail(ctx)
+	k, path, err := m.connectAround(ctx, wire.Open{To: to, Service: service, Job: trail})
 	if err != nil {
 		return nil, err
 	}
-	c, err := m.newConn(k, path, Addr{m.cfg.ID, service}, Addr{to, service}, true)
+	c, err := m.newConn(k, path, Addr{m.cfg.ID, service}, Addr{to, service}, trail, true)
 	if err != nil {
 		k.Close()
 		return nil, fmt.Errorf("stream to %s: %w", to, err)

@@ -92,6 +92,9 @@ func (m *Mesh) relay(ctx context.Context, n *neighbour, up net.Conn, open wire.O
 		return
 	}
 	m.warn(n, answer.Path)
+	if open.Service != "" {
+		m.trailed(n, open)
+	}
 	splice(up, down)
 }
 

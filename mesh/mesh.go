@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -125,6 +126,7 @@ type Mesh struct {
 	budget   *session.Budget
 	suspects *suspects
 	moves    *moves
+	passing  *bounded // the log of what is relayed
 
 	firewall atomic.Pointer[firewall.Rules]
 	refusals rate.Sometimes // what the firewall refuses is logged no more often
@@ -186,6 +188,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		refusals:   rate.Sometimes{First: 10, Interval: time.Second},
 		suspects:   newSuspects(cfg.Log),
 		moves:      newMoves(),
+		passing:    newBounded(cfg.Log, passingLines, passingBurst),
 		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
 	m.firewall.Store(&cfg.Firewall)
@@ -262,8 +265,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.drainConns(time.Second)
 	m.goAway(running)
 	m.mu.Lock()
-	stop() // from here on nothing is launched
+	stop() // from here on nothing is launched, and no stream begins
+	late := slices.Collect(maps.Keys(m.conns))
 	m.mu.Unlock()
+	for _, c := range late { // begun while the others were drained
+		c.session.Reset(wire.CodeShutdown, "the node stops")
+	}
 	return g.Wait()
 }
 

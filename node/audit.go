@@ -3,13 +3,18 @@ package node
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/ranvier-mesh/ranvier/worktypes"
 	"github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
 
@@ -36,6 +41,8 @@ type auditLine struct {
 	Time    time.Time `json:"time"`
 	Action  string    `json:"action"`
 	Peer    string    `json:"peer"` // empty: this host's control socket
+	From    string    `json:"from,omitempty"`
+	Stream  string    `json:"stream,omitempty"` // as the logs of the nodes on its way have it
 	Unit    string    `json:"unit"`
 	Type    string    `json:"worktype,omitempty"`
 	Owner   string    `json:"owner,omitempty"`
@@ -45,9 +52,40 @@ type auditLine struct {
 	Outcome string    `json:"outcome"` // "ok", or why not
 }
 
+// audited writes the record of what somebody asked of a unit. What he was refused
+// because it is another's is in the log and the counters as well.
+func (n *Node) audited(e remote.Event) {
+	n.audit.write(e)
+	if e.Action != "submit" && errors.Is(e.Err, worktypes.ErrForbidden) {
+		n.refused.units.Add(1)
+		n.log.Warn("refused by the policy", "peer", e.Peer, "from", e.From, "what", "unit of "+e.Owner, "name", e.Action, "unit", fmt.Sprintf("%.64s", e.Unit), "why", e.Err)
+	}
+}
+
+// fromOf is where a control connection comes from: of a unix socket the user
+// and the process at its other end, as the kernel knows them.
+func fromOf(conn net.Conn) string {
+	if _, from := remote.TraceOf(conn); from != "" {
+		return from
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		return conn.RemoteAddr().String()
+	}
+	from := "unix socket"
+	if raw, err := unixConn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
+			if who, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+				from = fmt.Sprintf("unix socket, uid %d, pid %d", who.Uid, who.Pid)
+			}
+		})
+	}
+	return from
+}
+
 // write writes one line. What it cannot write is in the node's log.
 func (a *auditLog) write(e remote.Event) {
-	l := auditLine{Time: time.Now().UTC(), Action: e.Action, Peer: e.Peer, Unit: fmt.Sprintf("%.64s", e.Unit), Type: fmt.Sprintf("%.200s", e.Type), Owner: e.Owner, Job: e.Job, Outcome: "ok"}
+	l := auditLine{Time: time.Now().UTC(), Action: e.Action, Peer: e.Peer, From: fmt.Sprintf("%.1000s", e.From), Stream: e.Stream, Unit: fmt.Sprintf("%.64s", e.Unit), Type: fmt.Sprintf("%.200s", e.Type), Owner: e.Owner, Job: e.Job, Outcome: "ok"}
 	if e.Payload != nil {
 		l.Size, l.SHA256 = &e.Payload.Size, hex.EncodeToString(e.Payload.SHA256[:])
 	}

@@ -96,7 +96,7 @@ func (n *Node) dialWork(ctx context.Context, to, client string) (net.Conn, error
 	if client != "" {
 		service = workOverTLS
 	}
-	stream, err := backend{n}.Connect(ctx, to, service, client)
+	stream, err := backend{n}.Connect(mesh.WithJob(ctx, remote.JobOf(ctx)), to, service, client)
 	if err != nil {
 		return nil, err
 	}

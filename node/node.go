@@ -295,7 +295,7 @@ func (n *Node) serveMesh(ctx context.Context, g *errgroup.Group) error {
 		work.Lasting = func(string) string { return "" }
 	}
 	work.Admin = string(n.cfg.Node.ID)
-	work.Park, work.Audit = parkTime, n.audit.write
+	work.Park, work.Audit = parkTime, n.audited
 	for service, wrap := range secured {
 		if err := serve(service, func(ctx context.Context, conn *mesh.Conn) {
 			peer, permit := n.mayWork(conn)

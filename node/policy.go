@@ -26,7 +26,7 @@ func (n *Node) newPolicy(opt Options) {
 }
 
 // refusals counts what the policy has refused, by kind.
-type refusals struct{ work, services, commands atomic.Uint64 }
+type refusals struct{ work, services, commands, units atomic.Uint64 }
 
 func (r *refusals) count(k policy.Kind) {
 	switch k {
@@ -40,7 +40,7 @@ func (r *refusals) count(k policy.Kind) {
 }
 
 func (r *refusals) status() control.Refused {
-	return control.Refused{Work: r.work.Load(), Services: r.services.Load(), Commands: r.commands.Load()}
+	return control.Refused{Work: r.work.Load(), Services: r.services.Load(), Commands: r.commands.Load(), Units: r.units.Load()}
 }
 
 // who is at the other end of a stream. All nodes of one member, "<id>/<random>",

@@ -30,8 +30,9 @@ func (n *Node) doWork(ctx context.Context, req *control.Request, s *control.Sess
 	if err != nil {
 		return err
 	}
-	w := workRequest{n: n, req: req, s: s, peer: peerOf(s)}
-	switch sub = strings.ToLower(sub); sub {
+	sub = strings.ToLower(sub)
+	w := workRequest{n: n, req: req, s: s, peer: peerOf(s), action: actionOf(sub)}
+	switch sub {
 	case "submit":
 		return w.submit(ctx)
 	case "list":
@@ -59,19 +60,38 @@ func peerOf(s *control.Session) string {
 
 // workRequest is one work command.
 type workRequest struct {
-	n    *Node
-	req  *control.Request
-	s    *control.Session
-	peer string
+	n      *Node
+	req    *control.Request
+	s      *control.Session
+	peer   string
+	action string // in the audit record
+}
+
+// actionOf is what the audit record calls a subcommand.
+func actionOf(sub string) string {
+	switch sub {
+	case "results":
+		return "attach"
+	case "force-release":
+		return "release"
+	}
+	return sub
 }
 
 // audit tells the audit record.
-func (w workRequest) audit(action, id string, err error) {
-	e := remote.Event{Action: action, Peer: w.peer, Unit: id, Err: err}
+func (w workRequest) audit(id string, err error) {
+	e := remote.Event{Unit: id, Err: err}
 	if spec, _, _, serr := w.n.work.About(id); serr == nil {
 		e.Type, e.Owner, e.Job = spec.Type, spec.Owner, spec.Job
 	}
-	w.n.audit.write(e)
+	w.record(e)
+}
+
+// record completes an event by who asks for what, and from where.
+func (w workRequest) record(e remote.Event) {
+	e.Action, e.Peer, e.From = w.action, w.peer, fromOf(w.s.Conn())
+	e.Stream, _ = remote.TraceOf(w.s.Conn())
+	w.n.audited(e)
 }
 
 // one binds the unit id and lets f answer.
@@ -83,11 +103,13 @@ func (w workRequest) one(f func(id string) error) error {
 	}
 	spec, err := w.n.work.Spec(id)
 	if err != nil {
-		return unknownUnit(id, err)
+		err = unknownUnit(id, err)
+		w.audit(id, err)
+		return err
 	}
 	if w.peer != "" && !spec.Allows(w.peer) {
 		err := fmt.Errorf("%w: unit %s", worktypes.ErrForbidden, id)
-		w.audit("work command", id, err)
+		w.audit(id, err)
 		return err
 	}
 	return f(id)
@@ -192,6 +214,7 @@ func (w workRequest) signatures(spec *worktypes.Spec, local bool) (err error) {
 func (w workRequest) submit(ctx context.Context) error {
 	spec, err := w.spec()
 	if err != nil {
+		w.record(remote.Event{Unit: spec.ID, Type: spec.Type, Err: err})
 		return err
 	}
 	m := w.n.work
@@ -200,7 +223,7 @@ func (w workRequest) submit(ctx context.Context) error {
 		_, err = m.Submit(spec)
 	}
 	if err != nil {
-		w.n.audit.write(remote.Event{Action: "submit", Peer: w.peer, Unit: spec.ID, Type: spec.Type, Err: err})
+		w.record(remote.Event{Unit: spec.ID, Type: spec.Type, Job: spec.ID, Err: err})
 		return err
 	}
 	p, err := m.Payload(spec.ID)
@@ -212,20 +235,17 @@ func (w workRequest) submit(ctx context.Context) error {
 	if err := w.s.Say("Work unit created with ID " + spec.ID + ". Send stdin data and EOF."); err != nil {
 		return err
 	}
-	if _, err := io.Copy(p, struct{ io.Reader }{w.s}); err != nil {
-		return fmt.Errorf("work submit: %w", err)
-	}
-	if w.s.Gone() {
-		return control.ErrClose // Close says why it is not started
-	}
-	err = p.Commit(p.Size(), p.Sum())
+	err = w.takeIn(p)
 	if err == nil {
 		err = m.Start(spec.ID)
 	}
-	w.n.audit.write(remote.Event{
-		Action: "submit", Peer: w.peer, Unit: spec.ID, Type: spec.Type, Owner: spec.Owner, Job: spec.ID,
+	w.record(remote.Event{
+		Unit: spec.ID, Type: spec.Type, Owner: spec.Owner, Job: spec.ID,
 		Payload: &worktypes.PayloadRef{Size: p.Size(), SHA256: p.Sum()}, Err: err,
 	})
+	if errors.Is(err, errGone) {
+		return control.ErrClose // the payload's Close says why it is not started
+	}
 	if err != nil {
 		return err
 	}
@@ -237,6 +257,20 @@ func (w workRequest) submit(ctx context.Context) error {
 		return err
 	}
 	return control.ErrClose // the client has no more to say
+}
+
+// errGone is the end of a client in the middle of its job's input.
+var errGone = errors.New("the client went away within the job's input")
+
+// takeIn takes the job's input, to the end that the client gives it.
+func (w workRequest) takeIn(p *worktypes.Payload) error {
+	if _, err := io.Copy(p, struct{ io.Reader }{w.s}); err != nil {
+		return fmt.Errorf("work submit: %w", err)
+	}
+	if w.s.Gone() {
+		return errGone
+	}
+	return p.Commit(p.Size(), p.Sum())
 }
 
 // unitStatus is a unit as Receptor's clients know it.
@@ -305,7 +339,7 @@ func (w workRequest) list() error {
 
 func (w workRequest) cancel(ctx context.Context, id string) error {
 	err := w.n.work.Cancel(id)
-	w.audit("cancel", id, err)
+	w.audit(id, err)
 	if err != nil {
 		return unknownUnit(id, err)
 	}
@@ -333,7 +367,7 @@ func (w workRequest) ends(ctx context.Context, id string) bool {
 func (w workRequest) release(ctx context.Context, id string) error {
 	spec, _, _, _ := w.n.work.About(id)
 	err := w.n.work.Release(ctx, id)
-	w.n.audit.write(remote.Event{Action: "release", Peer: w.peer, Unit: id, Type: spec.Type, Owner: spec.Owner, Job: spec.Job, Err: err})
+	w.record(remote.Event{Unit: id, Type: spec.Type, Owner: spec.Owner, Job: spec.Job, Err: err})
 	if err != nil {
 		return unknownUnit(id, err)
 	}
@@ -347,14 +381,15 @@ func (w workRequest) results(ctx context.Context) error {
 	return w.one(func(id string) error {
 		from, err := w.req.Int("startpos")
 		if err != nil {
+			w.audit(id, err)
 			return err
 		}
 		r, err := w.n.work.Results(ctx, id, from)
+		w.audit(id, err)
 		if err != nil {
 			return err
 		}
 		defer r.Close()
-		w.audit("attach", id, nil)
 		if err := w.s.Say("Streaming results for work unit " + id); err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ func showStatus(w io.Writer, s control.Status, now time.Time) error {
 		fmt.Fprintln(w, "open: whoever reaches this node may do what no work-policy item names")
 	}
 	if r := s.Refused; r != (control.Refused{}) {
-		fmt.Fprintf(w, "refused by the policy: %d submits, %d streams to services, %d control commands\n", r.Work, r.Services, r.Commands)
+		fmt.Fprintf(w, "refused by the policy: %d submits, %d streams to services, %d control commands, %d requests for units of others\n", r.Work, r.Services, r.Commands, r.Units)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "\nLINK\tADDRESS\tDIRECTION\tCOST\tSTATE\tSINCE\tIN\tOUT")

@@ -32,7 +32,7 @@ func (a *access) workOf(ctx context.Context, node string) (_ *work.Client, close
 	}
 	m := via.(ephemeral)
 	client.Dial = func(ctx context.Context) (net.Conn, error) {
-		conn, err := m.Dial(ctx, routing.NodeID(node), work.ServiceName)
+		conn, err := m.Dial(mesh.WithJob(ctx, work.JobOf(ctx)), routing.NodeID(node), work.ServiceName)
 		if err != nil {
 			return nil, err // not conn: a nil *mesh.Conn is no nil net.Conn
 		}

@@ -50,7 +50,10 @@ type Suspect struct {
 }
 
 // Refused is how often the policy has refused something since the node is up.
-type Refused struct{ Work, Services, Commands uint64 }
+type Refused struct {
+	Work, Services, Commands uint64
+	Units                    uint64 // requests for units of others
+}
 
 // Connection is a neighbour.
 type Connection struct {

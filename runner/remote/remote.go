@@ -323,7 +323,7 @@ func (r *run) dial(ctx context.Context) (net.Conn, error) {
 	if r.o.Broker != nil {
 		return r.o.Broker.Dial(ctx)
 	}
-	conn, err := r.node.Dial(ctx, r.target, work.ServiceName)
+	conn, err := r.node.Dial(mesh.WithJob(ctx, work.JobOf(ctx)), r.target, work.ServiceName)
 	if err != nil {
 		return nil, err // not conn: a nil *mesh.Conn is no nil net.Conn
 	}

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -10,8 +11,10 @@ import (
 // Event is something for the audit record: who wanted what of which unit, and
 // whether he got it. It has no params and no payload.
 type Event struct {
-	Action string // submit, attach, cancel or release
+	Action string // submit, attach, cancel, release, status, list; or request: it could not be read
 	Peer   string // who
+	From   string // where he is: the nodes that his stream came by, or the address of a socket
+	Stream string // its id in the logs of those nodes; empty: it is none
 	Unit   string
 	Type   string // the work type; empty: the unit is not known
 	Owner  string // of the unit
@@ -23,7 +26,9 @@ type Event struct {
 
 // actions are the names of requests in the audit record.
 func actions() map[wire.Type]string {
-	return map[wire.Type]string{typeFollow: "attach", typeCancel: "cancel", typeRelease: "release"}
+	return map[wire.Type]string{
+		typeSubmit: "submit", typeFollow: "attach", typeCancel: "cancel", typeRelease: "release", typeQuery: "status", typeList: "list",
+	}
 }
 
 // allowed returns nil where the peer may see and end the unit, or where there is
@@ -73,16 +78,37 @@ func (x *exchange) about(id string) Event {
 
 func (x *exchange) audit(action, id string, err error) { x.auditAbout(action, x.about(id), err) }
 
+// auditAbout writes the record of what is asked, of which there
+// is no other: refuse leaves one that was written.
 func (x *exchange) auditAbout(action string, e Event, err error) {
+	x.asked = nil
+	x.record(action, e, err)
+}
+
+// auditAside is for what is asked in the middle of a request, by any goroutine.
+func (x *exchange) auditAside(action, id string, err error) { x.record(action, x.about(id), err) }
+
+func (x *exchange) record(action string, e Event, err error) {
 	if x.s.Audit != nil {
 		e.Action, e.Peer, e.Err = action, x.peer, err
+		e.Stream, e.From = TraceOf(x.conn)
 		x.s.Audit(e)
 	}
 }
 
-func (x *exchange) auditPayload(m submitMsg, p *worktypes.Payload, err error) {
-	e := x.about(m.ID)
-	e.Type = m.Type
-	e.Payload = &worktypes.PayloadRef{Size: p.Size(), SHA256: p.Sum()}
-	x.auditAbout("submit", e, err)
+// came notes how much of the payload has come, for the record of the submit.
+func (x *exchange) came(p *worktypes.Payload) {
+	if x.asked != nil {
+		x.asked.Payload = &worktypes.PayloadRef{Size: p.Size(), SHA256: p.Sum()}
+	}
+}
+
+// settle writes the record of what is asked, unless it has one.
+func (x *exchange) settle(err error) {
+	if x.asked == nil {
+		return
+	}
+	e := x.about(x.asked.Unit)
+	e.Type, e.Job, e.Payload = cmp.Or(e.Type, x.asked.Type), cmp.Or(e.Job, x.asked.Job), x.asked.Payload
+	x.auditAbout(x.asked.Action, e, err)
 }

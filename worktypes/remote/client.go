@@ -23,7 +23,8 @@ const maxList = 1 << 20
 // the node said no, *BrokenError where the connection ended before the answer,
 // or Dial's, wrapped.
 type Client struct {
-	// Dial opens a connection to the node's work service.
+	// Dial opens a connection to the node's work service. JobOf knows of its context what
+	// for.
 	Dial func(ctx context.Context) (net.Conn, error)
 	// Node is what the node is called in errors.
 	Node string
@@ -64,7 +65,7 @@ func (c *Client) begin(ctx context.Context, id string, t wire.Type, msg any) (*c
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", worktypes.ErrBadSpec, err)
 	}
-	conn, err := c.connect(ctx)
+	conn, err := c.connect(withJob(ctx, id))
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the work service of node %s: %w", c.Node, err)
 	}
@@ -243,7 +244,7 @@ func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Inpu
 	if ref := input.Ref; ref != nil {
 		m.Resume, m.Size, m.SHA256 = true, ref.Size, ref.SHA256[:]
 	}
-	k, err := c.begin(ctx, spec.ID, typeSubmit, m)
+	k, err := c.begin(withJob(ctx, spec.Job), spec.ID, typeSubmit, m)
 	if err != nil {
 		return nil, err
 	}

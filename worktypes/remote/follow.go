@@ -58,10 +58,12 @@ func (x *exchange) follow(id string, offset int64) error {
 	}
 	select {
 	case <-release:
+		about := x.about(id)
 		err := x.s.m.Release(x.ctx, id)
 		if errors.Is(err, worktypes.ErrUnknownUnit) {
 			err = nil // that is what was wanted
 		}
+		x.auditAbout("release", about, err)
 		if err != nil {
 			return x.refuse(err)
 		}
@@ -142,7 +144,9 @@ func (x *exchange) listen(id string, ended *atomic.Bool, release chan<- struct{}
 		switch t {
 		case typeCancel:
 			x.log.Info("cancel of a work unit", "unit", id)
-			if err := x.s.m.Cancel(id); err != nil {
+			err := x.s.m.Cancel(id)
+			x.auditAside("cancel", id, err)
+			if err != nil {
 				x.log.Info("cancel of a work unit refused", "unit", id, "error", err)
 			}
 		case typeRelease:

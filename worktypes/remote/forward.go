@@ -296,6 +296,8 @@ func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	stream, _ := TraceOf(job.call().conn)
+	r.log.Info("work unit is with its node", "stream", stream)
 	r.remote.Taken = true
 	if err := r.e.Remember(r.remote, false); err != nil {
 		job.Close()

@@ -92,6 +92,7 @@ func (x *exchange) payload(m submitMsg) (*worktypes.Payload, error) {
 func (x *exchange) takeIn(m submitMsg, p *worktypes.Payload) error {
 	defer x.s.receptions.begin(m.ID, x.gone)()
 	defer func() {
+		x.came(p) // from here on it may be another connection's
 		if x.s.Park > 0 {
 			p.Park(x.s.Park)
 		} else {
@@ -190,7 +191,7 @@ func (in *input) take(t wire.Type, body []byte) error {
 		_ = in.p.Abort("the submitter gave up: " + cut(abort.Reason))
 		return errNoPayload
 	case typeCancel:
-		_ = in.x.s.m.Cancel(in.p.Unit())
+		in.x.auditAside("cancel", in.p.Unit(), in.x.s.m.Cancel(in.p.Unit()))
 		return errNoPayload
 	}
 	return nil
@@ -208,6 +209,7 @@ func (in *input) outcome(err error) error {
 	case in.err != nil && in.err != io.EOF && !errors.Is(err, wire.ErrMalformed) && !errors.Is(err, worktypes.ErrBadPayload):
 		return err // the connection is gone
 	}
+	in.x.came(in.p)
 	return in.x.refuse(err)
 }
 
@@ -225,6 +227,7 @@ func (x *exchange) receive(p *worktypes.Payload, m submitMsg) error {
 		} else if err = in.err; err == io.EOF {
 			if err := x.verify(m, in.last); err != nil {
 				_ = p.Abort(err.Error())
+				x.came(p)
 				return x.refuse(err)
 			}
 			return in.outcome(p.Commit(in.last.Size, [sha256.Size]byte(in.last.SHA256)))

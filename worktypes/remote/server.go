@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,6 +105,9 @@ func (s *Server) ServeOnly(ctx context.Context, conn net.Conn, peer string, perm
 		peer = id.PeerID()
 	}
 	x := &exchange{s: s, ctx: ctx, gone: cancel, conn: conn, peer: peer, permit: permit, log: s.log.With("peer", peer)}
+	if stream, _ := TraceOf(conn); stream != "" {
+		x.log = x.log.With("stream", stream)
+	}
 	err := x.serve(requestTime)
 	for err == nil && x.again {
 		x.again = false
@@ -125,7 +129,8 @@ type exchange struct {
 	terms  Terms                      // of the submit
 	tree   []byte                     // SHA-256 of the manifest that came; nil: none
 	log    *slog.Logger
-	again  bool // the request was answered, and another one may come
+	again  bool   // the request was answered, and another one may come
+	asked  *Event // what is asked, where it is not in the audit record yet
 
 	write sync.Mutex // held for one frame
 }
@@ -138,6 +143,7 @@ func (x *exchange) serve(patience time.Duration) error {
 	if err == io.EOF {
 		return err
 	}
+	x.asked = &Event{Action: "request"}
 	if err != nil {
 		if errors.Is(err, wire.ErrMalformed) {
 			return x.refuse(err)
@@ -145,6 +151,9 @@ func (x *exchange) serve(patience time.Duration) error {
 		return fmt.Errorf("read the request: %w", err)
 	}
 	_ = x.conn.SetReadDeadline(time.Time{})
+	if action := actions()[t]; action != "" {
+		x.asked.Action = action
+	}
 	select {
 	case x.s.slots <- struct{}{}:
 		defer func() { <-x.s.slots }()
@@ -178,11 +187,10 @@ func (x *exchange) serve(patience time.Duration) error {
 func (x *exchange) unit(t wire.Type, m unitMsg) error {
 	err := x.allowed(m.ID)
 	if err != nil {
-		if t != typeQuery {
-			x.audit(actions()[t], m.ID, err)
-		}
+		x.audit(actions()[t], m.ID, err)
 		return x.refuse(err)
 	}
+	x.asked.Unit = m.ID
 	switch t {
 	case typeFollow:
 		x.audit("attach", m.ID, nil)
@@ -218,6 +226,7 @@ func (x *exchange) submit(body []byte) error {
 	if err := wire.Unmarshal(body, &m); err != nil {
 		return x.refuse(err)
 	}
+	x.asked.Unit, x.asked.Type, x.asked.Job = m.ID, m.Type, cmp.Or(m.Job, m.ID)
 	spec := worktypes.Spec{
 		ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer, Grants: m.Grants, Expires: fromNanos(m.Expires),
 		Node: m.Node,
@@ -225,9 +234,9 @@ func (x *exchange) submit(body []byte) error {
 	x.terms, x.tree = Terms{}, nil // of the submit before
 	st, err := x.accept(spec, m)
 	if err != nil {
-		x.auditAbout("submit", Event{Unit: m.ID, Type: m.Type}, err)
 		return x.refuse(err)
 	}
+	x.log.Info("work unit submitted", "unit", m.ID, "job", cmp.Or(m.Job, m.ID), "type", m.Type)
 	if st.State != worktypes.Pending {
 		return x.acceptAndFollow(m.ID)
 	}
@@ -241,14 +250,16 @@ func (x *exchange) submit(body []byte) error {
 	p.Limit(x.terms.Payload)
 	switch err := x.takeIn(m, p); {
 	case errors.Is(err, errNoPayload): // the unit has ended, and says why
+		x.settle(err)
 		return x.follow(m.ID, 0)
 	case err != nil:
+		x.settle(err)
 		return err
 	}
 	// A unit that could not be started is Failed, or was canceled: following
 	// it tells.
 	err = x.s.m.Start(m.ID)
-	x.auditPayload(m, p, err)
+	x.settle(err)
 	if errors.Is(err, worktypes.ErrClosed) {
 		return x.refuse(err)
 	}
@@ -256,6 +267,7 @@ func (x *exchange) submit(body []byte) error {
 }
 
 func (x *exchange) acceptAndFollow(id string) error {
+	x.audit("attach", id, nil) // it was submitted before
 	if err := x.send(typeAccepted, acceptedMsg{Store: x.s.m.Store()}); err != nil {
 		return err
 	}
@@ -293,6 +305,7 @@ func (x *exchange) done(err error) error {
 // the client still sends would take the refusal away from it.
 func (x *exchange) refuse(err error) error {
 	x.log.Info("work request refused", "error", err)
+	x.settle(err)
 	_ = x.conn.SetDeadline(time.Now().Add(lingerTime))
 	if serr := x.send(typeRefusal, refusalMsg{Code: codeOf(err), Reason: cut(err.Error())}); serr != nil {
 		return serr
