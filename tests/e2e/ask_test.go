@@ -77,7 +77,7 @@ func (m line) checkStatus(t *testing.T, ask func(...string) *process) {
 	table.exits(0)
 	matches(t, table, `(?s)^node a, ranvier \S+, \d+ CPUs, \d+ MiB\ninsecure: .*`+
 		`LINK +ADDRESS +DIRECTION +COST +STATE +SINCE +IN +OUT\n.*`+
-		`b +`+regexp.QuoteMeta(m.b.addr)+` +out +1 +up +\d+[sm] +\S+ k?B +\S+ k?B\n.*`+
+		`b +`+regexp.QuoteMeta(m.b.addr)+` +out +1 +up, insecure +\d+[sm] +\S+ k?B +\S+ k?B\n.*`+
 		`NODE +STATE +SINCE +COST +VIA +WORK TYPES\n.*`+
 		`a +reachable.*b +reachable.*\bc +reachable, insecure +\d+[sm] +2 +b +ansible-runner\n`)
 	var s control.Status

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Processes returns the ids of the living processes of a job.
@@ -30,17 +31,20 @@ func Processes(t *testing.T, id string) []int {
 	return pids
 }
 
-// killMain kills the process of the job that is this process's child.
+// killMain kills the process of the job that is this process's child. While a
+// process executes another program it has no environment to be known by.
 func killMain(t *testing.T, id string) {
 	t.Helper()
-	for _, pid := range Processes(t, id) {
-		stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		if f := strings.Fields(rest); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
+	for began := time.Now(); time.Since(began) < time.Minute; <-time.After(time.Millisecond) {
+		for _, pid := range Processes(t, id) {
+			stat, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			if f := strings.Fields(rest); len(f) > 1 && f[1] == strconv.Itoa(os.Getpid()) {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				return
 			}
-			return
 		}
 	}
 	t.Fatalf("job %s has no main process", id)
