@@ -66,6 +66,19 @@ func (e *TruncatedError) Error() string {
 // Unwrap returns an error that is io.ErrUnexpectedEOF.
 func (e *TruncatedError) Unwrap() error { return e.Err }
 
+// LostEventsError says that the stream came to its end, with the job's result,
+// but not with all the events that the worker had put into it: something on the
+// way, or another program that has read it, kept some back.
+type LostEventsError struct {
+	Sent   int // by the worker
+	Events int // received
+}
+
+// Error says how many are missing.
+func (e *LostEventsError) Error() string {
+	return fmt.Sprintf("the worker sent %d events and %d arrived: something on the way has dropped or added some", e.Sent, e.Events)
+}
+
 // MalformedError says that the worker sent a line that is no message, or a
 // message with something missing. Line holds the line's first 1000 bytes.
 type MalformedError struct {

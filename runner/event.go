@@ -49,6 +49,10 @@ type Status struct {
 	Explanation string `json:"job_explanation"` // these two with "error"
 	Traceback   string `json:"result_traceback"`
 
+	// EventCount, with the last one and where the worker is ours, is how many
+	// events it has sent; 0 where that is not told.
+	EventCount int `json:"event_count"`
+
 	// Raw is the whole message as it came; nil for one that Process made up
 	// because the stream was faulty.
 	Raw []byte `json:"-"`

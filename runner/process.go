@@ -60,10 +60,11 @@ type Result struct {
 // makes output, calls, events and artifacts of it (docs/runner.md §1.3, §6). A job that failed
 // is no error: its Result tells. Errors, told apart with errors.As and
 // errors.Is: *LinkError where r failed, *TruncatedError where it ended early,
-// *MalformedError where the worker spoke nonsense, *WorkerError where it could
-// not run the job, ErrNoResult where it did not say how that ended,
-// *ArtifactsError where the results could not be stored, ErrNoPrivateDataDir
-// and ErrOptions for o; else an error of o.Output, or the cause of ctx's end.
+// *MalformedError where the worker spoke nonsense, *LostEventsError where not all
+// that it said came, *WorkerError where it could not run the job, ErrNoResult
+// where it did not say how that ended, *ArtifactsError where the results could
+// not be stored, ErrNoPrivateDataDir and ErrOptions for o; else an error of
+// o.Output, or the cause of ctx's end.
 // Result is filled in as far as things got, and its RC is not 0 then.
 //
 // ctx is looked at between messages and while an archive arrives. It also ends
@@ -139,7 +140,10 @@ func (p *processor) run() error {
 		case m.Zipfile != nil:
 			err = p.zip(m)
 		case m.EOF != nil:
-			return p.saved(p.artifacts.events.drain())
+			if err := p.saved(p.artifacts.events.drain()); err != nil {
+				return err
+			}
+			return p.counted()
 		case m.Keepalive():
 		default:
 			err = p.event(m)
@@ -166,6 +170,14 @@ func (p *processor) streamError(err error) error {
 		return &TruncatedError{p.result.Events, p.last.Status, err}
 	}
 	return &MalformedError{p.result.Events, nil, err}
+}
+
+// counted holds the events that came to those that were sent.
+func (p *processor) counted() error {
+	if sent := p.last.EventCount; sent > 0 && sent != p.result.Events {
+		return &LostEventsError{sent, p.result.Events}
+	}
+	return nil
 }
 
 func (p *processor) malformed(m stream.Message, err error) error {

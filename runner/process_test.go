@@ -32,6 +32,19 @@ func event(n int, stdout string) string {
 		`"event": "runner_on_ok", "created": "2026-01-02T03:04:05.678901", "parent_uuid": "p", "event_data": {"res": {"x": NaN, "y": [1e400, -Infinity]}}}`+"\n", n, n, stdout)
 }
 
+// The worker's last word says how many events it has sent.
+func TestLostEventsAreMissed(t *testing.T) {
+	t.Parallel()
+	last := `{"status": "successful", "runner_ident": "id1", "event_count": 2}` + "\n" + `{"eof": true}` + "\n"
+	for n, events := range map[int]string{1: event(1, "x"), 2: event(1, "x") + event(2, "x"), 3: event(1, "x") + event(2, "x") + event(3, "x")} {
+		result, err := runner.Process(t.Context(), strings.NewReader(events+last), runner.ProcessOptions{PrivateDataDir: t.TempDir()})
+		var lost *runner.LostEventsError
+		if missed := errors.As(err, &lost); missed != (n != 2) || (err == nil) != (n == 2) || (result.RC == 0) != (n == 2) || missed && (lost.Sent != 2 || lost.Events != n) {
+			t.Errorf("%d events: %+v, %v", n, result, err)
+		}
+	}
+}
+
 func status(s string) string {
 	return `{"status": "` + s + `", "runner_ident": "id1"}` + "\n"
 }

@@ -103,6 +103,7 @@ type worker struct {
 	WorkOptions
 	out  *keepalive
 	told bool // the last status
+	sent int  // events
 
 	result Result // for FinishedHandler, as far as it is known
 }
@@ -246,7 +247,8 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		}
 		return err
 	}
-	if err := w.status(e.final()...); err != nil {
+	final := append(e.final(), stream.Field{Key: "event_count", Value: w.sent})
+	if err := w.status(final...); err != nil {
 		return err
 	}
 	w.told = true
@@ -310,6 +312,7 @@ func (w *worker) event(line []byte) error {
 	if keep, err := w.tellEvent(line); err != nil || !keep {
 		return err
 	}
+	w.sent++
 	return w.send(line)
 }
 

@@ -146,6 +146,7 @@ func newIsAlive() *cobra.Command {
 }
 
 func newStop() *cobra.Command {
+	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "stop DIR",
 		Short: "End the job that runs in the background, with all that it started",
@@ -158,21 +159,22 @@ func newStop() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("stop: %w", err)
 			}
-			return stop(cmd.Context(), args[0], d)
+			return stop(cmd.Context(), args[0], d, timeout)
 		},
 	}
 	unusedJobFlags(cmd)
+	cmd.Flags().DurationVar(&timeout, "timeout", stopTimeout, "how long the job may take to end before it is killed")
 	return cmd
 }
 
 // stop cancels a job as Ctrl-C would, and waits for its end. One that does not
 // end is killed, and one of the Python tool's is at once: it would leave Ansible
 // running.
-func stop(ctx context.Context, dir string, d jobdir.Daemon) error {
+func stop(ctx context.Context, dir string, d jobdir.Daemon, timeout time.Duration) error {
 	obeyed := false
 	if d.Artifacts != "" {
 		var err error
-		if obeyed, err = process.Terminate(ctx, d.PID, stopTimeout); err != nil {
+		if obeyed, err = process.Terminate(ctx, d.PID, timeout); err != nil {
 			return fmt.Errorf("stop: %w", err)
 		}
 	}

@@ -65,6 +65,7 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&r.o.ReceptorPeer, "receptor-peer", nil, "node to reach the mesh through: host:port, receptor://host:port, or a URL of quic, ws or wss; may be repeated (default "+remote.DefaultPeer+", port "+remote.DefaultPort+")")
 	f.StringVar(&r.o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
 	f.DurationVar(&r.o.Reattach, "reattach-time", 2*time.Minute, "how long to look for the job when the way to it breaks or its node restarts; 0: not at all")
+	f.BoolVar(&r.o.WholeJob, "whole-job", false, "send all of DIR, whatever the node has of it, and leave nothing of it there for the next time")
 	f.StringVarP(&r.socket, "socket", "s", "", "control socket of a running node that has the job done by NODE, also when that is away now")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-node-id")
@@ -86,8 +87,8 @@ func (r *runCommand) complete(cmd *cobra.Command, dir string) error {
 		r.o.Reattach = -1
 	}
 	if r.o.ViaReceptor == "" {
-		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" || r.socket != "" || r.o.Sign {
-			return &usageError{fmt.Errorf("%s: --receptor-peer, --receptor-node-id, --socket and --sign are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
+		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" || r.socket != "" || r.o.Sign || r.o.WholeJob {
+			return &usageError{fmt.Errorf("%s: --receptor-peer, --receptor-node-id, --socket, --sign and --whole-job are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
 		}
 	}
 	return nil

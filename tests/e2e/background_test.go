@@ -71,9 +71,6 @@ func TestBackground(t *testing.T) {
 
 // A job that hangs is killed, and its end is written for it.
 func TestStopOfAJobThatHangs(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for as long as stop does")
-	}
 	t.Parallel()
 	n, p, pid := background(t)
 	n.jobsGoOn = true // who cannot be asked to does not cancel its job
@@ -84,7 +81,7 @@ func TestStopOfAJobThatHangs(t *testing.T) {
 	if err := syscall.Kill(number, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	ranvier(t, "stop", p.dir).exits(0)
+	ranvier(t, "stop", p.dir, "--timeout", "500ms").exits(0)
 	p.status("canceled", "254")
 	ranvier(t, "is-alive", p.dir).exits(1)
 }

@@ -181,6 +181,10 @@ func parse(t *testing.T, said []byte, dir string) run {
 		}
 		if v["status"] != nil {
 			delete(v, "env")
+			if n, ok := v["event_count"]; ok && n != float64(len(r.events)) {
+				t.Errorf("%v events, and the worker says %v", len(r.events), n)
+			}
+			delete(v, "event_count") // of ours only
 			r.statuses = append(r.statuses, v)
 			continue
 		}

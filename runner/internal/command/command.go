@@ -46,6 +46,11 @@ type Job struct {
 	callbackDir string // where the job sees it
 }
 
+const (
+	localTempVariable = "ANSIBLE_LOCAL_TEMP"
+	tempName          = "tmp" // in the artifact directory, while the job runs
+)
+
 // Input is what a Job is made of.
 type Input struct {
 	*Kwargs
@@ -70,7 +75,7 @@ func Prepare(ctx context.Context, in Input) (*Job, error) {
 	b := &builder{Input: in, job: &Job{Ident: in.Ident, Rotate: in.RotateArtifacts, JSONMode: in.JSONMode}}
 	for _, step := range []func() error{
 		b.readSettings, b.paths, b.environment, b.answers, b.sshKey, b.isolateDir, b.command,
-		func() error { return b.mitogen(ctx) }, b.wrap,
+		b.localTemp, func() error { return b.mitogen(ctx) }, b.wrap,
 	} {
 		if err := step(); err != nil {
 			return b.job, err
@@ -260,6 +265,23 @@ func (b *builder) command() error {
 		return nil
 	}
 	return b.ansible()
+}
+
+// localTemp has Ansible's temporary files among those of the job, so that they
+// go with it also where Ansible is killed; unless they have a place already.
+func (b *builder) localTemp() error {
+	dir := filepath.Join(b.job.ArtifactDir, tempName)
+	if b.containerized() || b.job.Env[localTempVariable] != "" || strings.Contains(dir, "$") { // which Ansible would expand
+		return nil
+	}
+	given, err := mitogen.Play{Dir: b.job.StartDir, Env: b.job.Env}.Default("local_tmp")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrJob, err)
+	}
+	if given == "" {
+		b.job.Env[localTempVariable] = dir
+	}
+	return nil
 }
 
 // mitogen lets Ansible find Mitogen where its strategies are asked for. What is

@@ -113,6 +113,37 @@ func TestWhereItRuns(t *testing.T) {
 	}
 }
 
+// Ansible's temporary files are the job's, unless somebody has said where they
+// shall be.
+func TestLocalTemp(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		files map[string]string
+		env   string
+		want  string // DIR stands for the private data directory
+	}{
+		"nothing said": {nil, "", "DIR/artifacts/id1/tmp"},
+		"environment":  {nil, "ANSIBLE_LOCAL_TEMP=/mine", "/mine"},
+		"envvars":      {map[string]string{"env/envvars": "ANSIBLE_LOCAL_TEMP: /ours\n"}, "ANSIBLE_LOCAL_TEMP=/mine", "/ours"},
+		"ansible.cfg":  {map[string]string{"project/ansible.cfg": "[defaults]\nlocal_tmp = /there\n"}, "", ""},
+		"podman":       {map[string]string{"env/settings": "process_isolation: true\ncontainer_image: i\n"}, "", ""},
+	} {
+		files := map[string]string{"project/p": ""}
+		for name, text := range c.files {
+			files[name] = text
+		}
+		dir := lay(t, files)
+		environ := []string{"HOME=" + dir}
+		if c.env != "" {
+			environ = append(environ, c.env)
+		}
+		j, err := prepare(t, dir, `, "playbook": "p"`, environ...)
+		if want := strings.ReplaceAll(c.want, "DIR", dir); err != nil || j.Env["ANSIBLE_LOCAL_TEMP"] != want {
+			t.Errorf("%s: %q, want %q; %v", name, j.Env["ANSIBLE_LOCAL_TEMP"], want, err)
+		}
+	}
+}
+
 // environ < envvars < env/envvars, and what the job needs.
 func TestEnvironment(t *testing.T) {
 	t.Parallel()
@@ -128,7 +159,7 @@ func TestEnvironment(t *testing.T) {
 		"ANSIBLE_CALLBACK_PLUGINS": "/mine:" + artifacts + "/callback", "ANSIBLE_STDOUT_CALLBACK": "ranvier_events", "ORIGINAL_STDOUT_CALLBACK": "yaml",
 		"ANSIBLE_RETRY_FILES_ENABLED": "False", "ANSIBLE_HOST_KEY_CHECKING": "False", "AWX_ISOLATED_DATA_DIR": artifacts,
 		"ANSIBLE_CACHE_PLUGIN": "jsonfile", "ANSIBLE_CACHE_PLUGIN_CONNECTION": artifacts + "/fact_cache", "RUNNER_OMIT_EVENTS": "True",
-		"RUNNER_ONLY_FAILED_EVENTS": "False", "ANSIBLE_ROLES_PATH": filepath.Join(dir, "roles") + ":/abs"}
+		"RUNNER_ONLY_FAILED_EVENTS": "False", "ANSIBLE_LOCAL_TEMP": artifacts + "/tmp", "ANSIBLE_ROLES_PATH": filepath.Join(dir, "roles") + ":/abs"}
 	if diff := cmp.Diff(want, j.Env); diff != "" {
 		t.Error(diff)
 	}

@@ -98,7 +98,7 @@ func (f *Files) Clear() error {
 	f.pipe.close()
 	var errs []error
 	for _, path := range append(slices.Clone(f.job.Remove),
-		f.path("events"), f.path("callback"), f.path("env.list"), f.path("ssh_key_data")) {
+		f.path("events"), f.path("callback"), f.path("env.list"), f.path("ssh_key_data"), f.path(tempName)) {
 		errs = append(errs, os.RemoveAll(path))
 	}
 	return errors.Join(errs...)

@@ -16,6 +16,13 @@ type config struct {
 	values map[string]string // of the section [defaults]
 }
 
+// Default returns what ansible.cfg has for a key of its section [defaults], empty
+// where there is none. Errors are those of the file.
+func (p Play) Default(key string) (string, error) {
+	cfg, err := p.config()
+	return cfg.values[key], err
+}
+
 // config reads the first configuration file of those that Ansible looks for.
 func (p Play) config() (config, error) {
 	var files []string
