@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -133,6 +134,50 @@ func TestReplayedAdverts(t *testing.T) {
 	}
 	if v := victim.epoch.Load(); v != 2 {
 		t.Errorf("the victim was driven to epoch %d", v)
+	}
+}
+
+// What the key of a leaf or a user signs of routing is believed by nobody,
+// whether its owner sends it or a router that is in with him.
+func TestTopologyOfALeaf(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	b := s.router("b", a)
+	victim := s.router("victim", b)
+	eventually(t, "the victim is known", reaches(a, "victim"))
+	accomplice := s.self("eve", identity.Router)
+	for _, role := range []identity.Role{identity.Leaf, identity.Client} {
+		liar := s.self(routing.NodeID("the-"+role), role)
+		id := liar.ID
+		if role == identity.Client {
+			id += "/1"
+		}
+		cert, err := liar.Cert().Append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, extra := range map[string]map[int]any{
+			"links of its own":   {7: []any{[]any{"a", 1}, []any{"victim", 1}}},
+			"the victim's links": {1: "victim", 3: uint64(math.MaxUint64)},
+			"that it is there":   {},
+		} {
+			body := map[int]any{1: string(liar.ID), 2: 0, 3: 2, 4: 1}
+			for k, v := range extra {
+				body[k] = v
+			}
+			frames := append(bytes.Clone(cert), sealed(t, liar, body)...)
+			sendAs(t, liar, id, a, frames)
+			sendAs(t, accomplice, "eve", a, frames)
+			for _, m := range []*Mesh{a, b, victim} {
+				if all := recorded(m, liar.ID); len(all) > 0 {
+					t.Errorf("node %s keeps %d adverts of a %s, of %s", m.ID(), len(all), role, name)
+				}
+			}
+			if hops := a.table.Load().NextHops("victim"); !slices.Equal(hops, []routing.NodeID{"b"}) || !reaches(a, "victim")() {
+				t.Errorf("after a %s spoke of %s, the way to the victim is by %v", role, name, hops)
+			}
+		}
 	}
 }
 

@@ -275,7 +275,8 @@ func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, fram
 	control.SetDeadline(time.Now().Add(5 * time.Second))
 	nonce := make([]byte, wire.NonceLen)
 	copy(nonce, fmt.Sprint(time.Now().UnixNano()))
-	hello, err := wire.Hello{Protocol: 1, ID: id, Epoch: 1, Nonce: nonce, Role: Router}.Append(nil)
+	role := map[identity.Role]Role{identity.Router: Router, identity.Leaf: Leaf, identity.Client: Ephemeral}[self.Role]
+	hello, err := wire.Hello{Protocol: 1, ID: id, Epoch: 1, Nonce: nonce, Role: role}.Append(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +292,11 @@ func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, fram
 	if err != nil || typ != wire.TypeHello {
 		t.Fatalf("no Hello: %v, %v", typ, err)
 	}
-	control.Write(append(append(append([]byte(nil), beat...), frames...), beat...))
+	sent := append(append(append([]byte(nil), beat...), frames...), beat...)
+	if role != Router {
+		sent = append(sent, beat...) // a router is sent a heartbeat of its own, at the beginning
+	}
+	control.Write(sent)
 	for beats := 0; beats < 2; { // of the second one: a confirmation is not answered
 		typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame)
 		if err != nil {
