@@ -10,12 +10,13 @@ PKG      ?= ./...
 TIMEOUT  ?= 5m
 FUZZTIME ?= 60s
 BENCH    ?= .
+SOAK     ?= 5m
 VERSION  := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/null),unknown)
 
 export GO FUZZTIME
 
 .DEFAULT_GOAL := build
-.PHONY: build test race lint fuzz bench demo install setup clean help
+.PHONY: build test race lint fuzz bench soak demo install setup clean help
 
 build: ## build bin/ranvier, one static binary
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' \
@@ -41,6 +42,9 @@ fuzz: ## every fuzzer of the module, FUZZTIME each (FUZZTIME=5s PKG=./internal/w
 
 bench: ## benchmarks (BENCH=regexp PKG=./tests/bench)
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
+
+soak: setup ## the tests that take minutes: leaks, and chaos for SOAK=5m
+	@RANVIER_SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 60m -run 'LeaveNothing|Storm|AMillion' ./routing ./mesh ./tests/chaos
 
 demo: setup build ## three nodes, and a play that runs two links away
 	@scripts/demo
