@@ -62,15 +62,22 @@ type node struct {
 // startNode starts a node with a fixed port, so that it can come back.
 func startNode(t *testing.T, id, items string) *node {
 	t.Helper()
+	n := newNode(t, id, "", items)
+	n.start()
+	return n
+}
+
+// newNode makes a node that does not run yet; options are of its item node.
+func newNode(t *testing.T, id, options, items string) *node {
+	t.Helper()
 	n := &node{t: t, id: id, dir: t.TempDir(), port: freePort(t)}
-	text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s}\n- control-service: {service: control, filename: %s}\n"+
+	text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s%s}\n- control-service: {service: control, filename: %s}\n"+
 		"- tcp-listener: {bindaddr: 127.0.0.1, port: %d}\n- work-command: {worktype: sh, command: sh, allowruntimeparams: true}\n%s",
-		id, n.data(), n.socket(), n.port, items)
+		id, n.data(), options, n.socket(), n.port, items)
 	if err := os.WriteFile(filepath.Join(n.dir, "ranvier.yml"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(n.end)
-	n.start()
 	return n
 }
 
@@ -157,6 +164,9 @@ func (n *node) processes() []int {
 func (n *node) end() {
 	for _, pid := range n.processes() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if n.wait == nil {
+		return // it was never started
 	}
 	<-n.wait
 	if n.t.Failed() {
