@@ -97,7 +97,7 @@ func (w *world) change(n *node) {
 		n.local.Services = append(n.local.Services, routing.Service{Name: fmt.Sprintf("s%d", i)})
 	}
 	if n.core != nil {
-		n.core.SetLocal(w.clock(), n.local)
+		n.core.SetLocal(w.clock(n), n.local)
 		w.pump(n)
 	}
 }
@@ -110,7 +110,7 @@ func (w *world) recost(e *edge) {
 	e.cost = w.cost()
 	for i, n := range e.ends {
 		if peer := e.ends[1-i].id; n.conns[peer] != nil {
-			n.core.SetCost(w.clock(), peer, e.cost)
+			n.core.SetCost(w.clock(n), peer, e.cost)
 			w.pump(n)
 		}
 	}

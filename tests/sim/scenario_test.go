@@ -26,6 +26,7 @@ var scenarios = []struct {
 	{"RollingRestart", rollingRestart},
 	{"LostEpochs", lostEpochs},
 	{"GoneForGood", goneForGood},
+	{"ClocksOfAllTimes", clocksOfAllTimes},
 	{"Churn", func(w *world) { churn(w, w.graph(30, 75), w.leaves(400, 2), time.Hour, 8*time.Second) }},
 }
 
@@ -67,8 +68,8 @@ func TestCheckerSeesLies(t *testing.T) {
 		"a leaf's home":        func(w *world) { w.edges[len(w.edges)-1].ends[1] = w.nodes[0] },
 		"a cost":               func(w *world) { w.edges[0].cost = 77 },
 		"an advert": func(w *world) {
-			w.nodes[0].core.SetLocal(w.clock(), routing.Local{Services: []routing.Service{{Name: "x"}}})
-			w.nodes[0].core.Advance(w.clock().Add(time.Minute))
+			w.nodes[0].core.SetLocal(w.clock(w.nodes[0]), routing.Local{Services: []routing.Service{{Name: "x"}}})
+			w.nodes[0].core.Advance(w.clock(w.nodes[0]).Add(time.Minute))
 		},
 	}
 	for name, lie := range lies {
@@ -356,4 +357,34 @@ func goneForGood(w *world) {
 	w.run(26 * time.Hour) // tombstones are gone, too
 	w.boot(dead)
 	w.calm()
+}
+
+// clocksOfAllTimes: nodes boot in 1970, in 2100 and between, and in another time
+// after each restart. What is newer is told by the epoch, which is on disk.
+func clocksOfAllTimes(w *world) {
+	const year = 365 * 24 * time.Hour
+	times := []time.Duration{0, 130 * year, 55 * year}
+	routers := w.graph(12, 24)
+	for i, n := range w.nodes {
+		n.skew = times[i%len(times)]
+	}
+	w.bootAll()
+	w.calm()
+	for i, n := range routers {
+		w.kill(n)
+		w.run(time.Second)
+		n.skew = times[(i+1)%len(times)]
+		n.local = routing.Local{Services: []routing.Service{{Name: "after its restart"}}}
+		w.boot(n)
+		w.run(5 * time.Second)
+	}
+	w.calm()
+	for _, at := range routers {
+		for _, n := range routers {
+			info, known := at.core.Table().Node(n.id)
+			if !known || len(info.Services) != 1 || at.core.Table().NextHops(n.id) == nil && at != n {
+				w.t.Errorf("%s (clock %v) knows of %s (clock %v): %+v", at.id, w.clock(at), n.id, w.clock(n), info)
+			}
+		}
+	}
 }

@@ -62,6 +62,7 @@ type node struct {
 	alive  bool
 	life   int           // counts its starts
 	core   *routing.Core // nil for leaves and the dead
+	skew   time.Duration // of its clock
 	epoch  uint64        // as on disk
 	died   time.Duration
 	local  routing.Local
@@ -110,8 +111,8 @@ func newWorld(t testing.TB, seed uint64) *world {
 	}
 }
 
-// clock turns virtual time into what a core is told.
-func (w *world) clock() time.Time { return time.Unix(0, 0).UTC().Add(w.now) }
+// clock turns virtual time into what a node's core is told.
+func (w *world) clock(n *node) time.Time { return time.Unix(0, 0).UTC().Add(w.now + n.skew) }
 
 func (w *world) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(w.rng.Int64N(int64(high-low)+1))
@@ -144,8 +145,8 @@ func (w *world) boot(n *node) {
 	n.alive, n.life, n.due, n.alarms = true, n.life+1, never, nil
 	if !n.leaf {
 		n.epoch++
-		n.core = routing.New(routing.Config{Self: n.id, Epoch: n.epoch, Nonce: w.rng.Uint32()}, w.clock())
-		n.core.SetLocal(w.clock(), n.local)
+		n.core = routing.New(routing.Config{Self: n.id, Epoch: n.epoch, Nonce: w.rng.Uint32()}, w.clock(n))
+		n.core.SetLocal(w.clock(n), n.local)
 		w.pump(n)
 		w.tellHashes(n, n.life, w.between(0, hashInterval))
 	}
@@ -257,9 +258,9 @@ func (w *world) closeEnd(c *conn, i int) {
 		return
 	}
 	if peer.leaf {
-		n.core.RemoveLeaf(w.clock(), peer.id)
+		n.core.RemoveLeaf(w.clock(n), peer.id)
 	} else {
-		n.core.RemoveLink(w.clock(), peer.id)
+		n.core.RemoveLink(w.clock(n), peer.id)
 	}
 	w.pump(n)
 }
@@ -276,9 +277,9 @@ func (w *world) openEnd(c *conn, i int) {
 	case n.leaf:
 		return
 	case peer.leaf:
-		n.core.AddLeaf(w.clock(), routing.Attachment{Leaf: peer.id, Cost: c.edge.cost})
+		n.core.AddLeaf(w.clock(n), routing.Attachment{Leaf: peer.id, Cost: c.edge.cost})
 	default:
-		n.core.AddLink(w.clock(), peer.id, c.edge.cost)
+		n.core.AddLink(w.clock(n), peer.id, c.edge.cost)
 	}
 	w.pump(n)
 }
@@ -362,7 +363,7 @@ func (w *world) pump(n *node) {
 		w.send(n, s.To, s.Msg)
 	}
 	if at, ok := n.core.NextTimer(); ok {
-		w.wake(n, at.Sub(time.Unix(0, 0)))
+		w.wake(n, at.Sub(time.Unix(0, 0))-n.skew)
 	} else {
 		n.due = never
 	}
@@ -393,7 +394,7 @@ func (w *world) ring(n *node) {
 		w.wake(n, n.due)
 	default:
 		n.due = never
-		n.core.Advance(w.clock())
+		n.core.Advance(w.clock(n))
 		w.pump(n)
 	}
 }
@@ -421,7 +422,7 @@ func (w *world) receive(c *conn, i int, m routing.Message) {
 	}
 	w.delivered++
 	w.mixMessage(n, from, m)
-	if err := n.core.Receive(w.clock(), from.id, m); err != nil {
+	if err := n.core.Receive(w.clock(n), from.id, m); err != nil {
 		w.t.Errorf("%v: %s from %s: %v", w.now, n.id, from.id, err)
 	}
 	w.pump(n)
