@@ -3,6 +3,7 @@ package sim
 import (
 	"flag"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +24,7 @@ var (
 //	go test ./tests/sim -run xxx -bench Hour -benchtime 1x
 func BenchmarkHour(b *testing.B) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // the heap of all nodes is that of one process here
 	var traces []uint64
 	for b.Loop() {
 		w := newWorld(b, *seed)
