@@ -2,10 +2,11 @@ package stream
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/base64"
 	"fmt"
 	"io"
-	"slices"
+	"strings"
 )
 
 // zipReader decodes an unbroken run of base64 whose length is known, with white
@@ -71,15 +72,18 @@ func (z *zipReader) fill() error {
 }
 
 // squeeze removes white space from b and returns the new length. Nothing moves
-// where there is none, which is the rule.
+// where there is none, which is the rule; to see that, each kind is looked for
+// in turn, which machines do many bytes at a time.
 func squeeze(b []byte) int {
-	isSpace := func(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' }
-	n := slices.IndexFunc(b, isSpace)
-	if n < 0 {
-		return len(b)
+	const spaces = " \t\n\v\f\r"
+	n := len(b)
+	for _, c := range []byte(spaces) {
+		if i := bytes.IndexByte(b[:n], c); i >= 0 {
+			n = i
+		}
 	}
 	for _, c := range b[n:] {
-		if !isSpace(c) {
+		if strings.IndexByte(spaces, c) < 0 {
 			b[n] = c
 			n++
 		}
