@@ -83,6 +83,7 @@ type Node struct {
 	policy  *policy.Policy
 	refused refusals
 	signing signing
+	legacy  *legacy // nil: none
 	types   []routing.WorkType
 	control *control.Server
 	sockets []net.Listener // control sockets on this host
@@ -153,7 +154,8 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 	if err := n.openServices(); err != nil {
 		return nil, err
 	}
-	n.control = control.NewServer(string(cfg.Node.ID), backend{n}, n.log)
+	n.legacy = newLegacy(cfg, n.log)
+	n.control = control.NewServer(string(cfg.Node.ID), n.backend(), n.log)
 	n.control.Handle(control.ReloadCommand(n.ReloadFile))
 	n.control.Handle(control.DrainCommand(drainTime, n.Drain))
 	n.control.Handle(n.workCommand())

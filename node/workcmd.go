@@ -34,15 +34,18 @@ func (n *Node) doWork(ctx context.Context, req *control.Request, s *control.Sess
 	w := workRequest{n: n, req: req, s: s, peer: peerOf(s), action: actionOf(sub)}
 	switch sub {
 	case "submit":
+		if elsewhere, err := w.elsewhere(ctx); elsewhere || err != nil {
+			return err
+		}
 		return w.submit(ctx)
 	case "list":
-		return w.list()
+		return w.list(ctx)
 	case "status":
-		return w.one(func(id string) error { return s.Reply(n.unitStatus(id)) })
+		return w.one(ctx, sub, func(id string) error { return s.Reply(n.unitStatus(id)) })
 	case "cancel":
-		return w.one(func(id string) error { return w.cancel(ctx, id) })
+		return w.one(ctx, sub, func(id string) error { return w.cancel(ctx, id) })
 	case "release", "force-release":
-		return w.one(func(id string) error { return w.release(ctx, id) })
+		return w.one(ctx, sub, func(id string) error { return w.release(ctx, id) })
 	case "results":
 		return w.results(ctx)
 	}
@@ -94,14 +97,17 @@ func (w workRequest) record(e remote.Event) {
 	w.n.audited(e)
 }
 
-// one binds the unit id and lets f answer.
-func (w workRequest) one(f func(id string) error) error {
+// one binds the unit id and lets f answer, or Receptor where the unit may be its.
+func (w workRequest) one(ctx context.Context, sub string, f func(id string) error) error {
 	w.req.Name("unitid")
 	id, err := w.req.Need("unitid")
 	if err != nil {
 		return err
 	}
 	spec, err := w.n.work.Spec(id)
+	if err != nil && w.mayBeLegacy(id) {
+		return w.legacyUnit(ctx, sub, id)
+	}
 	if err != nil {
 		err = unknownUnit(id, err)
 		w.audit(id, err)
@@ -321,14 +327,14 @@ func (n *Node) unitStatus(id string) unitStatus {
 	return u
 }
 
-func (w workRequest) list() error {
+func (w workRequest) list(ctx context.Context) error {
 	w.req.Name("unitid")
 	if id, err := w.req.String("unitid"); err != nil {
 		return err
 	} else if id != "" {
-		return w.one(func(id string) error { return w.s.Reply(map[string]unitStatus{id: w.n.unitStatus(id)}) })
+		return w.one(ctx, "list", func(id string) error { return w.s.Reply(map[string]unitStatus{id: w.n.unitStatus(id)}) })
 	}
-	all := map[string]unitStatus{}
+	all := w.legacyUnits(ctx)
 	for _, st := range w.n.work.List() {
 		if spec, err := w.n.work.Spec(st.ID); err == nil && (w.peer == "" || spec.Allows(w.peer)) {
 			all[st.ID] = w.n.unitStatus(st.ID)
@@ -378,7 +384,7 @@ func (w workRequest) release(ctx context.Context, id string) error {
 // connection.
 func (w workRequest) results(ctx context.Context) error {
 	w.req.Name("unitid", "startpos")
-	return w.one(func(id string) error {
+	return w.one(ctx, "results", func(id string) error {
 		from, err := w.req.Int("startpos")
 		if err != nil {
 			w.audit(id, err)

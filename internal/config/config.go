@@ -46,6 +46,7 @@ type Config struct {
 	FirewallRules    []FirewallRule // of the item node
 	WorkSigning      WorkSigning
 	WorkVerification WorkVerification
+	LegacyControl    LegacyControl
 
 	// Warnings are for the log at start: what the file says that has no
 	// effect or looks like a mistake. Each names the file and the line.

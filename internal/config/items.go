@@ -26,6 +26,7 @@ func table() []item {
 		}},
 		{name: "control-service", build: buildControlService},
 		{name: "work-command", build: buildWorkCommand},
+		{name: "legacy-control", main: "filename", once: true, build: buildLegacyControl},
 
 		{name: "trace", any: true, build: noEffect("messages are not traced; log-level debug tells most")},
 		{name: "work-python", any: true, build: noEffect("work in a Python module is not run; use work-command")},

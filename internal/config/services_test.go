@@ -118,3 +118,24 @@ func TestFirewallRules(t *testing.T) {
 		t.Errorf("%v cannot be changed by a reload", fixed)
 	}
 }
+
+func TestLegacyControl(t *testing.T) {
+	t.Parallel()
+	for _, form := range []string{"- legacy-control: /run/old.sock\n", "- Legacy-Control: {Filename: /run/old.sock}\n"} {
+		c, err := parseText("- node: a\n- local-only\n" + form)
+		if err != nil || c.LegacyControl.Filename != "/run/old.sock" {
+			t.Errorf("%s: %+v, %v", form, c, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"- legacy-control:\n":                                                   `legacy-control: key "filename": it is missing`,
+		"- legacy-control: /a\n- legacy-control: /b\n":                          "it may stand only once",
+		"- control-service: {filename: /run/s}\n- legacy-control: /run/s\n":     "is this node's own control socket",
+		"- legacy-control: {filename: /run/s, nodes: [a]}\n":                    "there is no such key",
+		"- control-service: {filename: /a}\n- legacy-control: {socket: /run}\n": "there is no such key",
+	} {
+		if _, err := parseText("- node: a\n- local-only\n" + text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+}

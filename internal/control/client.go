@@ -150,18 +150,29 @@ func (c *Client) Traceroute(ctx context.Context, target string) ([]TraceHop, err
 // Connect turns the connection into a stream to a service of a node. After
 // that the Client is used up; closing the stream ends it.
 func (c *Client) Connect(ctx context.Context, node, service string) (Stream, error) {
-	err := c.do(ctx, func() error {
-		line, err := c.ask(map[string]any{"command": "connect", "node": node, "service": service})
-		if err == nil && string(line) != connecting {
-			err = fmt.Errorf("the reply to connect is not understood: %.60q", line)
-		}
+	line, stream, err := c.Begin(ctx, map[string]any{"command": "connect", "node": node, "service": service})
+	if err == nil && line != connecting {
+		stream.Close()
+		return nil, fmt.Errorf("the reply to connect is not understood: %.60q", line)
+	}
+	return stream, err
+}
+
+// Begin sends a request whose reply is a line and raw bytes after it, those of
+// work submit and work results for example. It returns the line; the Client is used
+// up then, and closing the stream ends the connection. ctx ends the wait for the
+// line only.
+func (c *Client) Begin(ctx context.Context, request map[string]any) (line string, _ Stream, err error) {
+	err = c.do(ctx, func() error {
+		b, err := c.ask(request)
+		line = string(b)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	c.broken = errors.New("the control connection has become a stream")
-	return &clientStream{c.conn, c.in}, nil
+	return line, &clientStream{c.conn, c.in}, nil
 }
 
 // Submit submits a work unit: request is that of the command work with the
