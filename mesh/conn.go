@@ -72,7 +72,7 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 	}
 	m.mu.Lock() // until the conn is in the maps: Done takes it out
 	defer m.mu.Unlock()
-	if m.running.Err() != nil {
+	if m.left || m.running.Err() != nil {
 		return nil, ErrClosed
 	}
 	c.session = session.New(c.carrier(carrier, path), cfg)

@@ -82,7 +82,9 @@ func (m *Mesh) secured(ctx context.Context, stream net.Conn, open wire.Open, acc
 func (m *Mesh) accept(k *secure.Conn, path []routing.NodeID, open wire.Open, l *Listener) {
 	c, err := m.newConn(k, path, Addr{m.cfg.ID, open.Service}, Addr{open.From, open.Service}, open.Job, false)
 	if err != nil {
-		m.log.Error("a stream got no token", "from", open.From, "err", err)
+		if !errors.Is(err, ErrClosed) {
+			m.log.Error("a stream got no token", "from", open.From, "err", err)
+		}
 		k.Close()
 		return
 	}

@@ -147,6 +147,7 @@ type Mesh struct {
 	services   map[string]*Listener
 	attached   chan struct{} // closed while there is a neighbour; see Attached
 	conns      map[*Conn]struct{}
+	left       bool                   // drainConns has begun: there are no more conns
 	accepted   map[sessionToken]*Conn // of conns, those that others dialled
 }
 
@@ -295,6 +296,7 @@ func (m *Mesh) Close() {
 // What is left then is reset, so that nobody at the other ends waits for this node to come back.
 func (m *Mesh) drainConns(d time.Duration) {
 	m.mu.Lock()
+	m.left = true
 	conns := make([]*Conn, 0, len(m.conns))
 	for c := range m.conns {
 		conns = append(conns, c)
