@@ -260,7 +260,7 @@ func (w workRequest) legacySubmit(ctx context.Context) error {
 	request["command"], request["subcommand"] = "work", "submit"
 	line, stream, err := w.n.legacy.begin(ctx, request)
 	if err != nil {
-		w.audit("submit", "", err)
+		w.audit("", err)
 		return err
 	}
 	defer stream.Close()
@@ -278,7 +278,7 @@ func (w workRequest) legacySubmit(ctx context.Context) error {
 		w.legacyForget(ctx, id) // before the connection ends: Receptor takes that for the end of the input
 		return errors.Join(err, control.ErrClose)
 	}
-	w.audit("submit", id, nil)
+	w.audit(id, nil)
 	if err := stream.CloseWrite(); err != nil {
 		return fmt.Errorf("legacy-control: %w", err)
 	}
@@ -316,7 +316,7 @@ func (w workRequest) legacyUnit(ctx context.Context, sub, id string) error {
 	var reply json.RawMessage
 	err := w.n.legacy.call(ctx, legacyUnitTime, request, &reply)
 	if sub != "status" && sub != "list" {
-		w.audit(strings.TrimPrefix(sub, "force-"), id, err)
+		w.audit(id, err)
 	}
 	if err != nil {
 		return err
