@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -65,6 +67,30 @@ func TestFlagsAreExplained(t *testing.T) {
 				letters[f.Shorthand] = f.Name
 			})
 		}
+	}
+}
+
+// TestFlagsAreOnThePage: who comes from ansible-runner finds each flag.
+func TestFlagsAreOnThePage(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/moving-from-ansible-runner.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var each func(cmd *cobra.Command)
+	each = func(cmd *cobra.Command) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			long, short := regexp.MustCompile("--"+f.Name+"[^a-z-]").Match(text), f.Shorthand != "" && strings.Contains(string(text), "`-"+f.Shorthand+"`")
+			if !long && !short && !strings.HasPrefix(f.Name, "process-isolation-") {
+				t.Errorf("%s --%s is not on the page", cmd.CommandPath(), f.Name)
+			}
+		})
+		for _, c := range cmd.Commands() {
+			each(c)
+		}
+	}
+	for _, cmd := range runnerCommands() {
+		each(cmd)
 	}
 }
 
