@@ -199,7 +199,7 @@ func TestEnvFilesReachThePythonWorker(t *testing.T) {
 			Plays: []map[string]any{{"hosts": "all", "gather_facts": false, "tasks": []any{map[string]any{
 				"debug": map[string]any{"msg": "{{ word }} {{ lookup('env', 'VIA_ENV') }}"}}}}},
 			ExtraVars: map[string]any{"word": "grün"}, EnvVars: map[string]string{"VIA_ENV": "given"},
-			Settings: map[string]any{"job_timeout": 60}, Cmdline: "-v", SuppressEnvFiles: suppress,
+			Settings: map[string]any{"job_timeout": 600}, Cmdline: "-v", SuppressEnvFiles: suppress,
 		})
 		if left := tree(t, dir); len(left) != 0 {
 			t.Errorf("left in the private data dir: %v", left)

@@ -150,18 +150,22 @@ func TestTimeLimits(t *testing.T) {
 			d := workDir(t, map[string]string{"inventory/hosts": local, "env/settings": settings,
 				"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - command: sleep 600\n"}, site)
 			if took := time.Since(began); d.last().Status != "timeout" || !strings.Contains(d.last().Explanation, want) || d.result.RC != 254 ||
-				d.err != nil || took > 20*time.Second {
+				d.err != nil || took > time.Minute {
 				t.Errorf("%+v, %+v, %v after %v", d.last(), d.result, d.err, took)
 			}
 		})
 	}
 }
 
-// The module pause throws away what was typed before it listens.
+// The module pause throws away what was typed before it listens. On a machine
+// that is busy it may do so later than anybody would wait before he answers.
 func TestPauseIsAnswered(t *testing.T) {
 	t.Parallel()
-	d := workDir(t, map[string]string{"inventory/hosts": local, "env/passwords": `{"Go on.*:\\s*$": "yes"}`, "env/settings": "idle_timeout: 60",
-		"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - pause: {prompt: Go on}\n    register: r\n  - debug: msg=said-{{ r.user_input }}\n"}, site)
+	var d did
+	for tries := 0; tries < 3 && d.result.Status != "successful"; tries++ {
+		d = workDir(t, map[string]string{"inventory/hosts": local, "env/passwords": `{"Go on.*:\\s*$": "yes"}`, "env/settings": "idle_timeout: 30",
+			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - pause: {prompt: Go on}\n    register: r\n  - debug: msg=said-{{ r.user_input }}\n"}, site)
+	}
 	if d.result.RC != 0 || !strings.Contains(d.output, "said-yes") {
 		t.Errorf("%+v: %s", d.result, d.output)
 	}

@@ -49,7 +49,7 @@ func TestInterrupted(t *testing.T) {
 			}
 			_, _ = io.Copy(io.Discard, in)
 			_ = cmd.Wait() // its exit code is not part of the stream
-			if took := time.Since(began); w == ours && took > 4*time.Second {
+			if took := time.Since(began); w == ours && took > time.Minute {
 				t.Errorf("the cancel took %v", took)
 			}
 			r := parse(t, said.Bytes(), work)

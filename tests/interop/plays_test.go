@@ -10,6 +10,9 @@ type play struct {
 	// host they do.
 	order bool
 	slow  bool // only with -all
+	// tries is for plays that throw away what was typed too early: how often a
+	// worker may run out of time, where its machine is that busy.
+	tries int
 }
 
 const (
@@ -226,9 +229,9 @@ class CallbackModule(CallbackBase):
 	},
 	// A question in the middle of a play, that is answered.
 	"pause that asks": {
-		order: true, args: []string{"-p", "site.yml"},
+		order: true, tries: 3, args: []string{"-p", "site.yml"},
 		files: map[string]string{"inventory/hosts": one, "env/passwords": `{"Go on.*:\\s*$": "yes", "Quietly.*:\\s*$": "geheim"}`,
-			"env/settings": "idle_timeout: 300",
+			"env/settings": "idle_timeout: 30",
 			"project/site.yml": `
 - hosts: all
   gather_facts: false
