@@ -11,7 +11,7 @@ import (
 // TestAMillionAdverts (fewer, but in a soak): what a neighbour makes up costs bounded memory, however
 // much of it there is, and who was known before stays known.
 func TestAMillionAdverts(t *testing.T) {
-	count := 50_000 // not in parallel: it looks at the whole heap
+	count := 50_000                      // not in parallel: it looks at the whole heap
 	if os.Getenv("RANVIER_SOAK") != "" { // make soak
 		count = 1_000_000
 	}
