@@ -19,6 +19,7 @@ func TestDocs(t *testing.T) {
 		"links resolve":        checkLinks,
 		"paths named exist":    checkPaths,
 		"sections cited exist": checkCitations,
+		"merges are done":      checkMerges,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -260,6 +261,20 @@ func checkCitations(tr *tree) []string {
 	return findings
 }
 
+// checkMerges returns the marks of two versions that nobody has put together.
+// In Go source the compiler finds them.
+func checkMerges(tr *tree) []string {
+	var findings []string
+	for _, f := range tr.markdown() {
+		for _, line := range append(slices.Clone(f.prose), f.code...) {
+			if strings.HasPrefix(line.text, "<<<<<<< ") || strings.HasPrefix(line.text, ">>>>>>> ") {
+				findings = append(findings, fmt.Sprintf("%s:%d: two versions are side by side", f.name, line.n))
+			}
+		}
+	}
+	return findings
+}
+
 func TestDocsFindsWhatIsMissing(t *testing.T) {
 	t.Parallel()
 	const md = `# A title: with signs!
@@ -285,4 +300,6 @@ See mesh/nothere.go, mesh/mesh.go and and/or GONE.md.
 		"README.md:3: there is no docs/gone.md", "README.md:9: there is no docs/nowhere.md", "README.md:10: there is no mesh/nothere.go")
 	wantFindings(t, checkCitations(tr),
 		"mesh/mesh.go:1: cites docs/there.md section 3", "cites docs/none.md")
+	wantFindings(t, checkMerges(given(t, "README.md", "# One\n<<<<<<< HEAD\na\n=======\nb\n>>>>>>> 1234567 (b)\n")),
+		"README.md:2: two versions", "README.md:6: two versions")
 }
