@@ -204,13 +204,6 @@ func TestLegacyControl(t *testing.T) {
 		t.Error("Receptor was not asked for a unit that is unknown here")
 	}
 	c.expect("work status ../..", `ERROR: unknown work unit \.\./\.\.`)
-	// who comes over the mesh has no part in it
-	c.expect("connect a control", "Connecting")
-	c.line()
-	c.expect("work status kept1234", "ERROR: .*")
-	if got := old.requests(); len(got) != before+1 {
-		t.Errorf("Receptor was asked %s", got[before+1:])
-	}
 }
 
 // TestLegacySubmitterDies: Receptor takes the end of a connection for the end of the

@@ -1,0 +1,44 @@
+package remote_test
+
+import (
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+// A node that was set up anew gets a submit that was meant for the one before, which
+// may have done the job: it is refused, and nothing is started.
+func TestReimagedTarget(t *testing.T) {
+	before, after := newNode(t, "tcp"), newNode(t, "tcp")
+	mark := filepath.Join(t.TempDir(), "mark")
+	spec, store := shell("echo once >>"+mark+"; cat "+mark), ""
+	spec.ID = worktypes.NewID()
+	input := remote.Input{Payload: func(bool) io.Reader { return strings.NewReader("") }, Accepted: func(s string) error { store = s; return nil }}
+	job, err := before.client().SubmitInput(deadline(t), spec, input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := io.ReadAll(job.Results); string(out) != "once\n" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+	input.Store = store
+	if _, err := after.client().SubmitInput(deadline(t), spec, input); !errors.Is(err, worktypes.ErrOtherStore) {
+		t.Errorf("the old submit: %v", err)
+	}
+	if units := after.m.List(); len(units) != 0 {
+		t.Errorf("units %+v", units)
+	}
+	input.Store = ""
+	spec.ID = worktypes.NewID()
+	if job, err = after.client().SubmitInput(deadline(t), spec, input); err != nil || store == input.Store {
+		t.Fatalf("a new submit: %v, store %q", err, store)
+	}
+	if out, err := io.ReadAll(job.Results); string(out) != "once\nonce\n" || err != nil {
+		t.Errorf("%q, %v", out, err)
+	}
+}
