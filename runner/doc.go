@@ -7,4 +7,13 @@
 //
 // The phases know nothing of each other but the stream. What carries the
 // streams between machines is the caller's: a pipe, an ssh session, a mesh.
+// [Run] is all three on this machine, [Async] the same in the background.
+//
+// The package keeps nothing between calls: any number of jobs may run at the
+// same time, also in one private data directory with an ident each. A job's
+// handlers are called one at a time. What went wrong is told by types
+// ([LinkError], [TruncatedError], [LostEventsError], [MalformedError],
+// [WorkerError], [WorkError], [ArtifactsError]) and by values ([ErrOptions],
+// [ErrNoPrivateDataDir], [ErrNoResult], [ErrArchiveUnsafe],
+// [ErrArchiveTooLarge]); each function lists its own.
 package runner

@@ -79,6 +79,9 @@ type Options struct {
 	Software string
 	Log      *slog.Logger
 
+	// The functions below, but for Attached, are called from other goroutines than
+	// Run's, also while a handler of Process is at work.
+
 	// Attached, where it is not nil, is called once the job's way is known.
 	Attached func(Path)
 	// Sent, where it is not nil, is called with how many bytes of the job have

@@ -64,7 +64,7 @@ func TestUploadOnTerminal(t *testing.T) {
 	if !regexp.MustCompile(`(\r\x1b\[Ksending the job: [0-9.]+ [kKM]i?B, [0-9.]+ [kKM]i?B/s)+\r\x1b\[K\r*\nPLAY `).Match(out) {
 		t.Errorf("no progress that ends where the play begins: %q", out)
 	}
-	p.big(13 << 20) // all of it anew
+	p.big(6 << 20)
 	piped := p.run(a, "n", "--whole-job")
 	piped.exits(0)
 	if text := piped.stderr.String() + piped.stdout.String(); strings.Contains(text, "sending the job") {
