@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -69,10 +70,15 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 	}
 	if dialled {
 		cfg.Redial = c.redial
+	} else if cfg.Budget, err = m.limits.enter(time.Now(), c.whose(), m.budget); err != nil {
+		return nil, err
 	}
 	m.mu.Lock() // until the conn is in the maps: Done takes it out
 	defer m.mu.Unlock()
 	if m.left || m.running.Err() != nil {
+		if !dialled {
+			m.limits.leave(c.whose())
+		}
 		return nil, ErrClosed
 	}
 	c.session = session.New(c.carrier(carrier, path), cfg)
@@ -86,7 +92,18 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 	return c, nil
 }
 
+// whose is the identity that has opened the stream: all nodes of a member are one.
+func (c *Conn) whose() routing.NodeID {
+	if c.mesh.cfg.Self != nil {
+		return c.member.ID
+	}
+	return c.remote.Node
+}
+
 func (m *Mesh) removeConn(c *Conn, dialled bool) {
+	if !dialled {
+		m.limits.leave(c.whose())
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.conns, c)

@@ -81,6 +81,10 @@ func (m *Mesh) secured(ctx context.Context, stream net.Conn, open wire.Open, acc
 // accept hands a new stream to its service.
 func (m *Mesh) accept(k *secure.Conn, path []routing.NodeID, open wire.Open, l *Listener) {
 	c, err := m.newConn(k, path, Addr{m.cfg.ID, open.Service}, Addr{open.From, open.Service}, open.Job, false)
+	if limited := (*limitError)(nil); errors.As(err, &limited) {
+		m.resetCarrier(k, wire.CodeBusy, limited.reason)
+		return
+	}
 	if err != nil {
 		if !errors.Is(err, ErrClosed) {
 			m.log.Error("a stream got no token", "from", open.From, "err", err)
@@ -114,8 +118,15 @@ func (m *Mesh) resume(k *secure.Conn, path []routing.NodeID, open wire.Open) {
 		}
 		c.path.Store(before)
 	}
-	if frame, err := (wire.Reset{Code: wire.CodeBrokenStream, Node: m.cfg.ID, Reason: "the stream is not known here"}).Append(nil); err == nil {
+	m.resetCarrier(k, wire.CodeBrokenStream, "the stream is not known here")
+}
+
+// resetCarrier tells the other end why there is no session here for a carrier.
+func (m *Mesh) resetCarrier(k *secure.Conn, code wire.Code, reason string) {
+	if frame, err := (wire.Reset{Code: code, Node: m.cfg.ID, Reason: reason}).Append(nil); err == nil {
+		late := time.AfterFunc(openTime, func() { k.Close() })
 		k.Write(frame)
+		late.Stop()
 	}
 	k.Close()
 }

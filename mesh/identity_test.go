@@ -80,12 +80,16 @@ func (s *society) start(cfg Config) (*Mesh, func()) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return m, s.launch(m)
+}
+
+func (s *society) launch(m *Mesh) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	end := make(chan struct{})
 	go func() { m.Run(ctx); close(end) }()
-	stop := func() { cancel(); <-end }
+	stop = func() { cancel(); <-end }
 	s.t.Cleanup(stop)
-	return m, stop
+	return stop
 }
 
 func (s *society) router(id routing.NodeID, peers ...*Mesh) *Mesh {
@@ -263,6 +267,13 @@ func TestForgedAdverts(t *testing.T) {
 // waits until the node has read them: it answers a heartbeat, or ends the link.
 func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, frames []byte) (ended bool) {
 	t.Helper()
+	ended, _ = sendAll(t, self, id, to, frames, 30*time.Second)
+	return ended
+}
+
+// sendAll is sendAs with a bound of its own; why is what the node says of the end.
+func sendAll(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, frames []byte, bound time.Duration) (ended bool, why wire.GoAway) {
+	t.Helper()
 	l, err := over(self)["tcp"].Dial(t.Context(), strings.TrimPrefix(to.Addrs()[0], "tcp://"))
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +283,7 @@ func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, fram
 	if err != nil {
 		t.Fatal(err)
 	}
-	control.SetDeadline(time.Now().Add(5 * time.Second))
+	control.SetDeadline(time.Now().Add(bound))
 	nonce := make([]byte, wire.NonceLen)
 	copy(nonce, fmt.Sprint(time.Now().UnixNano()))
 	role := map[identity.Role]Role{identity.Router: Router, identity.Leaf: Leaf, identity.Client: Ephemeral}[self.Role]
@@ -296,17 +307,22 @@ func sendAs(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, fram
 	if role != Router {
 		sent = append(sent, beat...) // a router is sent a heartbeat of its own, at the beginning
 	}
-	control.Write(sent)
+	go control.Write(sent)       // until the link is closed
 	for beats := 0; beats < 2; { // of the second one: a confirmation is not answered
-		typ, _, err := wire.ReadFrame(control, nil, wire.MaxFrame)
+		typ, body, err := wire.ReadFrame(control, nil, wire.MaxFrame)
 		if err != nil {
-			return true
+			return true, why
+		}
+		if msg, err := wire.ParseControl(typ, body); err == nil {
+			if bye, ok := msg.(wire.GoAway); ok {
+				return true, bye
+			}
 		}
 		if typ == wire.TypeHeartbeat {
 			beats++
 		}
 	}
-	return false
+	return false, why
 }
 
 func TestRevokedEverywhere(t *testing.T) {

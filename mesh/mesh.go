@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -127,6 +126,7 @@ type Mesh struct {
 	suspects *suspects
 	moves    *moves
 	passing  *bounded // the log of what is relayed
+	limits   *limits
 
 	firewall atomic.Pointer[firewall.Rules]
 	refusals rate.Sometimes // what the firewall refuses is logged no more often
@@ -190,6 +190,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		suspects:   newSuspects(cfg.Log),
 		moves:      newMoves(),
 		passing:    newBounded(cfg.Log, passingLines, passingBurst),
+		limits:     newLimits(cfg.Log, cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 		budget:     session.NewBudget(cmp.Or(cfg.StreamMemory, defaultStreamMemory)),
 	}
 	m.firewall.Store(&cfg.Firewall)
@@ -266,12 +267,8 @@ func (m *Mesh) Run(ctx context.Context) error {
 	m.drainConns(time.Second)
 	m.goAway(running)
 	m.mu.Lock()
-	stop() // from here on nothing is launched, and no stream begins
-	late := slices.Collect(maps.Keys(m.conns))
+	stop() // from here on nothing is launched
 	m.mu.Unlock()
-	for _, c := range late { // begun while the others were drained
-		c.session.Reset(wire.CodeShutdown, "the node stops")
-	}
 	return g.Wait()
 }
 

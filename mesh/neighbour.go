@@ -44,6 +44,7 @@ type neighbour struct {
 	knows   map[identity.KeyID]time.Time // the ends of the certificates it was sent; owned by route
 	faults  int                          // certificates and adverts that did not hold, since faulted; owned by readControl
 	faulted time.Time
+	adverts adverts // owned by readControl
 	id      routing.NodeID
 	cost    routing.Cost
 	dialled bool          // by this node
@@ -241,20 +242,38 @@ func (n *neighbour) introduced(msg wire.Cert) error {
 // dropped is acknowledged all the same: it is not to come again on this link.
 func (n *neighbour) advert(msg wire.Sealed) error {
 	m := n.mesh
-	if m.members == nil || !n.routers() {
-		return n.toCore(msg.Advert)
+	if !n.routers() {
+		return nil // others have no say in routing
 	}
-	err := m.members.verify(msg.Advert, msg.Envelope)
-	if err == nil {
+	var err error
+	if m.members != nil {
+		err = m.members.verify(msg.Advert, msg.Envelope)
+	}
+	now := time.Now()
+	switch {
+	case err == nil && n.adverts.take(now, msg.Advert.Origin, m.limits.burst):
 		return n.toCore(msg.Advert)
+	case err == nil:
+		// It is fetched later, after the next comparison of databases.
+		m.limits.advert(now, msg.Advert.Origin, n.id)
+		err = fmt.Errorf("%w: too many adverts of %s", errDrop, msg.Advert.Origin)
+		if msg.Advert.Origin != n.id {
+			n.acknowledge(msg.Advert)
+			return nil // not the fault of who passes it on
+		}
 	}
 	if !errors.Is(err, errDrop) {
 		return fmt.Errorf("link to %s: %w: %w", n.id, wire.ErrMalformed, err)
 	}
-	if frame, err := wire.AppendRouting(nil, &routing.Ack{Entries: []routing.Stamp{msg.Advert.Stamp()}}); err == nil {
+	n.acknowledge(msg.Advert)
+	return n.fault(err)
+}
+
+// acknowledge has an advert that is not taken not come again on this link.
+func (n *neighbour) acknowledge(a *routing.Advert) {
+	if frame, err := wire.AppendRouting(nil, &routing.Ack{Entries: []routing.Stamp{a.Stamp()}}); err == nil {
 		n.out.push(frame)
 	}
-	return n.fault(err)
 }
 
 // fault bears with some of what does not hold: the neighbour may not have heard
@@ -264,10 +283,22 @@ func (n *neighbour) fault(err error) error {
 		n.faulted, n.faults = now, 0
 	}
 	if n.faults++; n.faults > maxFaults {
+		n.dismiss(wire.CodeBusy, "too much of what comes from here does not hold, or is beyond a limit")
 		return fmt.Errorf("link to %s: %w: too much of what it passes on does not hold, the last: %w", n.id, wire.ErrMalformed, err)
 	}
 	n.mesh.log.Debug("not taken from a neighbour", "node", n.id, "err", err)
 	return nil
+}
+
+// dismiss tells the neighbour why the link ends, and gives it time to read that.
+func (n *neighbour) dismiss(code wire.Code, reason string) {
+	n.push(wire.GoAway{Code: code, Node: n.mesh.cfg.ID, Reason: reason})
+	over := time.NewTimer(partingTime)
+	defer over.Stop()
+	select {
+	case <-n.link.Done():
+	case <-over.C:
+	}
 }
 
 // toCore hands a router's message to the routing core and waits for its

@@ -14,6 +14,8 @@ type Status struct {
 	Nodes []routing.NodeInfo
 	// Suspects are the nodes that seem to drop or change what they should pass on.
 	Suspects []Suspect
+	// Limited is what was refused because an identity was beyond a limit.
+	Limited Limited
 }
 
 // LinkStatus describes a link to a neighbour.
@@ -33,7 +35,7 @@ type LinkStatus struct {
 
 // Status returns the links of this node and, on a router, all known nodes.
 func (m *Mesh) Status() Status {
-	s := Status{ID: m.cfg.ID, Suspects: m.suspects.list(time.Now())}
+	s := Status{ID: m.cfg.ID, Suspects: m.suspects.list(time.Now()), Limited: m.limits.counted()}
 	for _, n := range m.allNeighbours() {
 		received, sent := n.link.Traffic()
 		s.Links = append(s.Links, LinkStatus{

@@ -93,6 +93,7 @@ func (b backend) Status(_ context.Context, want control.Fields) (control.Status,
 		Refused:              b.n.refused.status(),
 		Suspects:             suspects(s),
 	}
+	out.Refused.Streams, out.Refused.Adverts = s.Limited.Streams, s.Limited.Adverts
 	if want.Has("SystemMemoryMiB") {
 		out.SystemMemoryMiB = memoryMiB()
 	}

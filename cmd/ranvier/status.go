@@ -51,7 +51,10 @@ func showStatus(w io.Writer, s control.Status, now time.Time) error {
 	if s.Open && !s.Insecure {
 		fmt.Fprintln(w, "open: whoever reaches this node may do what no work-policy item names")
 	}
-	if r := s.Refused; r != (control.Refused{}) {
+	if r := s.Refused; r.Streams+r.Adverts > 0 {
+		fmt.Fprintf(w, "beyond the limits of an identity, and refused: %d streams, %d adverts\n", r.Streams, r.Adverts)
+	}
+	if r := s.Refused; r.Work+r.Services+r.Commands+r.Units > 0 {
 		fmt.Fprintf(w, "refused by the policy: %d submits, %d streams to services, %d control commands, %d requests for units of others\n", r.Work, r.Services, r.Commands, r.Units)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -181,7 +181,7 @@ func TestStatusFields(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := want[:len(want)-1] + `,"Software":"","Insecure":false,"Nodes":[],"Links":[],"Refused":{"Work":0,"Services":0,"Commands":0,"Units":0},"Open":false,"Suspects":[]}`; string(b) != want {
+	if want := want[:len(want)-1] + `,"Software":"","Insecure":false,"Nodes":[],"Links":[],"Refused":{"Work":0,"Services":0,"Commands":0,"Units":0,"Streams":0,"Adverts":0},"Open":false,"Suspects":[]}`; string(b) != want {
 		t.Errorf("got %s", b)
 	}
 }

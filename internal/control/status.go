@@ -53,6 +53,7 @@ type Suspect struct {
 type Refused struct {
 	Work, Services, Commands uint64
 	Units                    uint64 // requests for units of others
+	Streams, Adverts         uint64 // beyond the limits of an identity
 }
 
 // Connection is a neighbour.

@@ -9,7 +9,10 @@ import "sync/atomic"
 // No session may hold more than is left free when it asks: one alone gets half
 // of it all, two get a third each, and a late one still finds some. What a
 // session needs to go on slowly it has without asking.
-type Budget struct{ free, total atomic.Int64 }
+type Budget struct {
+	free, total atomic.Int64
+	whole       *Budget // that this one is a share of; nil: none
+}
 
 // NewBudget returns a budget of so many bytes.
 func NewBudget(bytes int64) *Budget {
@@ -22,6 +25,13 @@ func NewBudget(bytes int64) *Budget {
 // Used is how many bytes are lent.
 func (b *Budget) Used() int64 { return b.total.Load() - b.free.Load() }
 
+// Share returns a budget of so many bytes at most that are taken from this one as well.
+func (b *Budget) Share(bytes int64) *Budget {
+	s := NewBudget(bytes)
+	s.whole = b
+	return s
+}
+
 // take lends n bytes to who has held already.
 func (b *Budget) take(n, held int) bool {
 	for {
@@ -30,9 +40,19 @@ func (b *Budget) take(n, held int) bool {
 			return false
 		}
 		if b.free.CompareAndSwap(free, free-int64(n)) {
-			return true
+			break
 		}
 	}
+	if b.whole != nil && !b.whole.take(n, held) {
+		b.free.Add(int64(n))
+		return false
+	}
+	return true
 }
 
-func (b *Budget) give(n int) { b.free.Add(int64(n)) }
+func (b *Budget) give(n int) {
+	b.free.Add(int64(n))
+	if b.whole != nil {
+		b.whole.give(n)
+	}
+}
