@@ -27,6 +27,9 @@ type worker struct {
 	id, dir string
 	address string
 	cmd     *exec.Cmd
+	log     bytes.Buffer // to be read when cmd has ended
+	wrap    []string     // a command that runs the node's
+	bin     string
 }
 
 // startWorkers starts a line of nodes, the first of which submits.
@@ -40,44 +43,75 @@ func startWorkers(b *testing.B, n int) []*worker {
 // name no work, the nodes run plays.
 func startNodes(b *testing.B, n int, items string) []*worker {
 	b.Helper()
-	bin := buildRanvier(b)
 	var all []*worker
-	peer := ""
 	for i := range n {
-		w := &worker{id: "w" + strconv.Itoa(i), dir: b.TempDir()}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			b.Fatal(err)
+		var peers []*worker
+		if i > 0 {
+			peers = all[i-1:]
 		}
-		port := l.Addr().(*net.TCPAddr).Port
-		l.Close()
-		text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s/data}\n- control-service: {service: control, filename: %s/s}\n"+
-			"- tcp-listener: {bindaddr: 127.0.0.1, port: %d}\n%s%s",
-			w.id, w.dir, w.dir, port, peer, items)
-		w.address = "127.0.0.1:" + strconv.Itoa(port)
-		peer = fmt.Sprintf("- tcp-peer: {address: '%s'}\n", w.address)
-		if err := os.WriteFile(w.dir+"/f.yml", []byte(text), 0o600); err != nil {
-			b.Fatal(err)
-		}
-		w.cmd = exec.Command(bin, "node", "-c", w.dir+"/f.yml")
-		if err := w.cmd.Start(); err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = w.cmd.Process.Signal(syscall.SIGTERM); _ = w.cmd.Wait() })
-		w.retry(b, func(ctx context.Context) error { c, err := control.Dial(ctx, w.dir+"/s"); defer closeIf(c); return err })
-		all = append(all, w)
+		all = append(all, startWorker(b, "w"+strconv.Itoa(i), items, peers...))
 	}
-	last := all[n-1].id
-	all[0].retry(b, func(ctx context.Context) error {
-		c, err := control.Dial(ctx, all[0].dir+"/s")
+	all[0].reaches(b, all[n-1].id)
+	return all
+}
+
+// startWorker starts a node that dials others, and waits until it is up.
+func startWorker(b *testing.B, id, items string, peers ...*worker) *worker {
+	b.Helper()
+	w := &worker{id: id, dir: b.TempDir()}
+	w.prepare(b, items, peers...)
+	w.start(b)
+	return w
+}
+
+// prepare writes the node's file.
+func (w *worker) prepare(b *testing.B, items string, peers ...*worker) {
+	b.Helper()
+	w.bin = buildRanvier(b)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	w.address = l.Addr().String()
+	l.Close()
+	_, port, _ := net.SplitHostPort(w.address)
+	text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s/data}\n- control-service: {service: control, filename: %s/s}\n"+
+		"- tcp-listener: {bindaddr: 127.0.0.1, port: %s}\n%s", w.id, w.dir, w.dir, port, items)
+	for _, p := range peers {
+		text += fmt.Sprintf("- tcp-peer: {address: '%s'}\n", p.address)
+	}
+	if err := os.WriteFile(w.dir+"/f.yml", []byte(text), 0o600); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// start starts the node's process, which may have run before.
+func (w *worker) start(b *testing.B) {
+	b.Helper()
+	w.log.Reset()
+	argv := append(slices.Clone(w.wrap), w.bin, "node", "-c", w.dir+"/f.yml")
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stderr = &w.log
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	w.cmd = cmd
+	b.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() })
+	w.retry(b, func(ctx context.Context) error { c, err := control.Dial(ctx, w.dir+"/s"); defer closeIf(c); return err })
+}
+
+// reaches waits until the node reaches another one.
+func (w *worker) reaches(b *testing.B, to string) {
+	b.Helper()
+	w.retry(b, func(ctx context.Context) error {
+		c, err := control.Dial(ctx, w.dir+"/s")
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		_, err = c.Ping(ctx, last)
+		_, err = c.Ping(ctx, to)
 		return err
 	})
-	return all
 }
 
 func closeIf(c *control.Client) {
@@ -103,19 +137,29 @@ func (w *worker) retry(b *testing.B, f func(context.Context) error) {
 
 // do submits a unit and reads its results to their end.
 func (w *worker) do(ctx context.Context, node, kind, params string, stdin io.Reader, results func(io.Reader) error) error {
-	c, err := control.Dial(ctx, w.dir+"/s")
+	id, err := w.submit(ctx, node, kind, params, stdin)
 	if err != nil {
 		return err
+	}
+	return w.results(id, results)
+}
+
+// submit returns the unit once it is durable.
+func (w *worker) submit(ctx context.Context, node, kind, params string, stdin io.Reader) (id string, err error) {
+	c, err := control.Dial(ctx, w.dir+"/s")
+	if err != nil {
+		return "", err
 	}
 	defer c.Close()
 	request := map[string]any{"command": "work", "subcommand": "submit", "node": node, "worktype": kind}
 	if params != "" {
 		request["params"] = params
 	}
-	id, err := c.Submit(ctx, request, stdin)
-	if err != nil {
-		return err
-	}
+	return c.Submit(ctx, request, stdin)
+}
+
+// results reads the results of a unit to their end.
+func (w *worker) results(id string, results func(io.Reader) error) error {
 	conn, err := net.Dial("unix", w.dir+"/s")
 	if err != nil {
 		return err
