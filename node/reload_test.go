@@ -119,6 +119,11 @@ func freePort(t *testing.T) string {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	u, err := net.ListenPacket("udp", l.Addr().String())
+	if err != nil {
+		return freePort(t)
+	}
+	u.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	return port
 }

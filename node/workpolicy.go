@@ -62,13 +62,22 @@ func (n *Node) runAs(say config.WorkPolicy) (*worktypes.User, error) {
 	if err != nil {
 		return nil, say.Pos.Errorf("runas", "user %s: %w", say.RunAs, err)
 	}
-	switch me := os.Geteuid(); {
-	case me == int(u.UID):
+	me := os.Geteuid()
+	if err := mayRunAs(me, int(u.UID), found.Username); err != nil {
+		return nil, say.Pos.Errorf("runas", "%w", err)
+	}
+	if me == int(u.UID) {
 		return nil, nil
-	case me != 0:
-		return nil, say.Pos.Errorf("runas", "only a node that runs as root can run jobs as user %s; this one runs as uid %d", found.Username, me)
 	}
 	return u, nil
+}
+
+// mayRunAs tells whether a node of the user me can run jobs as another one.
+func mayRunAs(me, uid int, name string) error {
+	if me != 0 && me != uid {
+		return fmt.Errorf("only a node that runs as root can run jobs as user %s; this one runs as uid %d", name, me)
+	}
+	return nil
 }
 
 func identify(found *user.User) (*worktypes.User, error) {
