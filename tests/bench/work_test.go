@@ -25,6 +25,7 @@ import (
 // worker is a node process.
 type worker struct {
 	id, dir string
+	bin     string // of who starts it again
 	address string
 	cmd     *exec.Cmd
 	log     bytes.Buffer // to be read when cmd has ended
