@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"testing"
-	"time"
 )
 
 // median of a non-empty list.
@@ -27,11 +26,4 @@ func report(b *testing.B, what, unit string, ours, reference []float64) {
 	b.ReportMetric(o/r, "ratio")
 	b.ReportMetric(0, "ns/op")
 	fmt.Printf("%-44s ours %9.1f %s   reference %9.1f %s   ratio %.2f\n", what, o, unit, r, unit, o/r)
-}
-
-// lets lets time pass that is itself what is measured.
-func lets(pass time.Duration) {
-	timer := time.NewTimer(pass)
-	defer timer.Stop()
-	<-timer.C
 }

@@ -80,9 +80,9 @@ func idleBytes(b *testing.B, nodes int) float64 {
 			}
 		}
 	}
-	lets(15 * time.Second) // the last adverts and their acknowledgements
+	pass(15 * time.Second) // the last adverts and their acknowledgements
 	before := loopbackBytes(b)
-	lets(time.Minute)
+	pass(time.Minute)
 	return float64(loopbackBytes(b)-before) / float64(nodes)
 }
 

@@ -46,7 +46,7 @@ func graph(b *testing.B, n int, dials func(i int) []int) []*worker {
 		if err := os.WriteFile(w.dir+"/f.yml", []byte(text), 0o600); err != nil {
 			b.Fatal(err)
 		}
-		b.Cleanup(w.kill)
+		b.Cleanup(w.gone)
 	}
 	return all
 }
@@ -64,8 +64,8 @@ func (w *worker) launch(b *testing.B) {
 	}
 }
 
-// kill is kill -9, and nothing for one that does not run.
-func (w *worker) kill() {
+// gone is kill -9, and nothing for one that does not run.
+func (w *worker) gone() {
 	if w.cmd != nil {
 		w.cmd.Process.Signal(syscall.SIGCONT)
 		w.cmd.Process.Kill()
@@ -133,16 +133,16 @@ func BenchmarkRingNodeGone(b *testing.B) {
 			var took []time.Duration
 			for range c.rounds {
 				all[0].passes(b, asked, "w3", 3)
-				gone := all[1]
+				victim := all[1]
 				start := time.Now()
-				gone.cmd.Process.Signal(c.with)
+				victim.cmd.Process.Signal(c.with)
 				all[0].soon(b, pings(asked, "w3"))
 				if c.with == syscall.SIGSTOP { // the ping before the stop was noticed may have passed
 					all[0].passes(b, asked, "w3", 7)
 				}
 				took = append(took, time.Since(start))
-				gone.kill()
-				gone.launch(b)
+				victim.gone()
+				victim.launch(b)
 			}
 			goal(b, "ring of 10, a node "+c.name+", next ping, median", "ms", inMS(percentile(took, 50)), c.bound)
 			goal(b, "ring of 10, a node "+c.name+", next ping, p99", "ms", inMS(percentile(took, 99)), c.bound)
@@ -170,8 +170,8 @@ func BenchmarkRestart(b *testing.B) {
 			all[0].soon(b, pings(asked, "w3"))
 			var took []time.Duration
 			for range 7 {
-				all[3].kill()
-				lets(3 * time.Second)
+				all[3].gone()
+				pass(3 * time.Second)
 				start := time.Now()
 				all[3].launch(b)
 				all[0].soon(b, pings(asked, "w3"))
@@ -209,7 +209,7 @@ func BenchmarkColdStart(b *testing.B) {
 		g.Wait()
 		took = append(took, inMS(time.Since(start)))
 		for _, w := range all {
-			w.kill()
+			w.gone()
 			os.Remove(w.dir + "/s")
 		}
 	}
@@ -225,7 +225,7 @@ func BenchmarkNode(b *testing.B) {
 	}
 	var starts []float64
 	for range 11 {
-		all[0].kill()
+		all[0].gone()
 		os.Remove(all[0].dir + "/s")
 		start := time.Now()
 		all[0].launch(b)
@@ -238,7 +238,7 @@ func BenchmarkNode(b *testing.B) {
 	}
 	const idle = 30 * time.Second
 	before := processorTime(b, all[0].cmd.Process.Pid)
-	lets(idle)
+	pass(idle)
 	used := processorTime(b, all[0].cmd.Process.Pid) - before
 	goal(b, "node, start to serving, median", "ms", median(starts), 50)
 	goal(b, "node, resident memory with 3 links", "MiB", all[0].rss(), 25)

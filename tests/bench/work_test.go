@@ -25,7 +25,6 @@ import (
 // worker is a node process.
 type worker struct {
 	id, dir string
-	bin     string // of who starts it again
 	address string
 	cmd     *exec.Cmd
 	log     bytes.Buffer // to be read when cmd has ended
