@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/identity"
@@ -83,6 +84,11 @@ func (n *Node) checkTLS() error {
 	for _, t := range n.cfg.TLSClients {
 		_, err := siteTLS(n, &t, identity.TLSItem.Client)
 		errs = append(errs, err)
+	}
+	for _, t := range slices.Concat(n.cfg.TLSServers, n.cfg.TLSClients) {
+		if err := identity.CheckPrivate(t.Item.Key); err != nil {
+			n.log.Warn("the site's key is not this node's alone", "item", t.Pos, "err", err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -87,6 +87,9 @@ func decodeKey(text []byte) (ed25519.PrivateKey, error) {
 }
 
 func readKey(file string) (ed25519.PrivateKey, error) {
+	if err := CheckPrivate(file); err != nil {
+		return nil, err
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
