@@ -242,3 +242,19 @@ func TestItemWords(t *testing.T) {
 		}
 	}
 }
+
+// The units of systemd let jobs outlive their node.
+func TestSystemdUnits(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"ranvier.service", "receptor.service.d-ranvier.conf"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "packaging", "systemd", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range []string{"KillMode=process", "OOMPolicy=continue", "Delegate=yes", "PrivateTmp=no"} {
+			if !strings.Contains("\n"+string(text), "\n"+line+"\n") {
+				t.Errorf("%s: there is no %s", name, line)
+			}
+		}
+	}
+}

@@ -143,3 +143,20 @@ func (c *clearing) Write(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// sending is a payload whose progress is shown while it is read.
+type sending struct {
+	io.Reader
+	p *progress
+	n int64
+}
+
+func (s *sending) Read(b []byte) (int, error) {
+	n, err := s.Reader.Read(b)
+	if s.n += int64(n); err != nil {
+		s.p.clear()
+	} else {
+		s.p.sent(s.n)
+	}
+	return n, err
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -34,5 +35,14 @@ gone        unreachable  1 unreachable
 	plain.Reset()
 	if summary(&plain, nil, false); plain.String() != "" {
 		t.Errorf("of no hosts: %q", plain.String())
+	}
+}
+
+// What is shown of a payload on its way is over before anything else is.
+func TestSending(t *testing.T) {
+	t.Parallel()
+	s := &sending{Reader: strings.NewReader("payload"), p: &progress{}}
+	if out, err := io.ReadAll(s); string(out) != "payload" || err != nil || s.n != 7 || !s.p.done {
+		t.Errorf("%q, %v, %d bytes told, over: %v", out, err, s.n, s.p.done)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -198,8 +199,10 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 		return err
 	}
 	defer payload.Close()
+	shown := &sending{Reader: payload, p: &progress{on: term.IsTerminal(int(os.Stderr.Fd()))}}
+	defer shown.p.clear()
 	if s.access.socket != "" && len(s.access.peers) == 0 {
-		return s.store(ctx, node, kind, params, payload)
+		return s.store(ctx, node, kind, params, shown)
 	}
 	c, done, err := s.access.workOf(ctx, node)
 	if err != nil {
@@ -211,7 +214,7 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 		spec.Expires = time.Now().Add(s.ttl)
 	}
 	c.Keep = s.detach
-	input := work.Input{Payload: func(bool) io.Reader { return payload }}
+	input := work.Input{Payload: func(bool) io.Reader { return shown }}
 	if s.sign {
 		self, err := s.access.identity.load()
 		if err != nil {
