@@ -45,6 +45,18 @@ func (c *accepted) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// Unproven bounds what comes below TLS until Free is called: for servers that do
+// the handshake themselves.
+type Unproven struct{ bounded }
+
+// NewUnproven bounds a connection that TLS is spoken on.
+func NewUnproven(conn net.Conn) *Unproven {
+	return &Unproven{bounded{Conn: conn, left: maxUnproven}}
+}
+
+// Free lifts the bound. No Read may be under way.
+func (u *Unproven) Free() { u.free = true }
+
 // bounded lets only so much through until it is free, and of that one record of
 // TLS at a time: crypto/tls has buffers for as much as a record says that it
 // has, and for what came with it. Its Read is called by one goroutine at a time.
@@ -71,7 +83,15 @@ func (b *bounded) Read(p []byte) (int, error) {
 	if b.record > 0 {
 		b.record -= n
 	} else if b.header = append(b.header, p[:n]...); len(b.header) == recordHeader {
+		kind := b.header[0]
 		b.record, b.header = int(binary.BigEndian.Uint16(b.header[3:])), b.header[:0]
+		if kind < 20 || kind > 24 {
+			// It is no TLS, which crypto/tls says. The answer to that would be lost
+			// if what else has come were not read.
+			b.record = 0
+			more, _ := b.Conn.Read(p[n:])
+			return n + more, err
+		}
 	}
 	if b.left < b.record {
 		return 0, fmt.Errorf("the peer sent more than %d bytes and has not proved who it is", maxUnproven)

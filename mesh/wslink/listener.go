@@ -34,6 +34,32 @@ type listener struct {
 	waiting atomic.Int64
 }
 
+// tlsListener puts TLS on what comes, and bounds what is held for it until it is a
+// WebSocket.
+type tlsListener struct {
+	net.Listener
+	cfg *tls.Config
+}
+
+// Accept implements net.Listener; what it returns is a *tls.Conn, which package http
+// looks for.
+func (l *tlsListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return tls.Server(link.NewUnproven(conn), l.cfg), nil
+}
+
+// free lifts the bound of a connection that is the WebSocket's alone.
+func free(conn net.Conn) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		if u, ok := secured.NetConn().(*link.Unproven); ok {
+			u.Free()
+		}
+	}
+}
+
 // connKey finds the connection below a request.
 type connKey struct{}
 
@@ -77,6 +103,7 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the client has been told
 	}
+	free(raw)
 	if ws.Subprotocol() != subprotocol {
 		ws.Close(websocket.StatusPolicyViolation, "the subprotocol is "+subprotocol)
 		return

@@ -182,7 +182,7 @@ func (t Transport) Listen(ctx context.Context, addr string) (link.Listener, erro
 	if t.Secure {
 		c := t.ServerTLS.Clone()
 		c.NextProtos = []string{"http/1.1"}
-		inner = tls.NewListener(tcp, c)
+		inner = &tlsListener{tcp, c}
 	}
 	return serve(inner, path, t.LinkServerTLS, t.Options), nil
 }
