@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -46,7 +47,7 @@ standard input, so that no process list shows it.`,
 					dir = userDir()
 				}
 			}
-			self, address, err := identity.Join(cmd.Context(), t, own, filepath.Join(dir, identityDir), nil)
+			self, address, err := identity.Join(cmd.Context(), t, own, filepath.Join(dir, identityDir), nil, joinAgain())
 			if err != nil {
 				return joinFailed(err)
 			}
@@ -72,6 +73,17 @@ func joinID(t identity.Token, id string) (routing.NodeID, error) {
 		id = u.Username
 	}
 	return ownID(id)
+}
+
+// joinAgain tells who sits at a terminal, once, that the CA is asked again.
+func joinAgain() func(error) {
+	told := !term.IsTerminal(int(os.Stderr.Fd()))
+	return func(why error) {
+		if !told {
+			fmt.Fprintf(os.Stderr, "ranvier: %v; trying again for some seconds\n", why)
+		}
+		told = true
+	}
 }
 
 // joinFailed gives an error its exit code: what the CA says, or that it is not reached.

@@ -1,9 +1,7 @@
 package identity
 
 import (
-	"context"
 	"crypto/ed25519"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
 	"errors"
@@ -88,12 +86,21 @@ type grantMessage struct {
 	Revocations []byte         `cbor:"8,keyasint,omitempty"`
 }
 
+// refusalMessage is why there is no grant.
+//
+//	key  field   type  limits
+//	 1   reason  text  for people
+//	 2   busy    bool  true: asking again in a moment may do; absent for false
 type refusalMessage struct {
 	Reason string `cbor:"1,keyasint"`
+	Busy   bool   `cbor:"2,keyasint,omitempty"`
 }
 
 // RefusedError is the CA's refusal of a join or a renewal.
-type RefusedError struct{ Reason string }
+type RefusedError struct {
+	Reason string
+	Busy   bool // too many asked at once; it may grant the same in a moment
+}
 
 // Error says why.
 func (e *RefusedError) Error() string { return "the CA refused: " + e.Reason }
@@ -105,7 +112,7 @@ func answer(conn net.Conn, g *Grant, err error) error {
 	if err == nil {
 		frame, bad = wire.AppendMessage(nil, typeGrant, grantMessage{g.Mesh, g.ID, string(g.Role), g.Work, g.CA, g.Chain, g.Roots, g.Revocations})
 	} else {
-		frame, bad = wire.AppendMessage(nil, typeRefusal, refusalMessage{err.Error()})
+		frame, bad = wire.AppendMessage(nil, typeRefusal, refusalMessage{err.Error(), errors.Is(err, errCrowded)})
 	}
 	if bad != nil {
 		return bad
@@ -126,7 +133,7 @@ func readGrant(conn net.Conn) (*Grant, error) {
 		if err := wire.Unmarshal(body, &r); err != nil {
 			return nil, err
 		}
-		return nil, &RefusedError{r.Reason}
+		return nil, &RefusedError{r.Reason, r.Busy}
 	case typeGrant:
 		var g grantMessage
 		if err := wire.Unmarshal(body, &g); err != nil {
@@ -145,19 +152,30 @@ func readGrant(conn net.Conn) (*Grant, error) {
 // Whatever the other end sends, it holds at most 16 KiB of it and ends in JoinTime.
 func (c *CA) ServeJoin(conn net.Conn, log *slog.Logger) {
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(JoinTime))
+	conn.SetDeadline(time.Now().Add(tokenTime))
+	r, err := readJoin(conn)
+	c.answerJoin(conn, r, err, log)
+}
+
+// readJoin reads what a node that joins has to say.
+func readJoin(conn net.Conn) (r joinRequest, err error) {
 	t, body, err := wire.ReadFrame(conn, nil, maxJoinFrame)
-	var r joinRequest
 	if err == nil && t != typeJoin {
 		err = fmt.Errorf("%w: %v in place of a request to join", wire.ErrMalformed, t)
 	}
 	if err == nil {
 		err = wire.Unmarshal(body, &r)
 	}
+	return r, err
+}
+
+// answerJoin decides on what readJoin has read.
+func (c *CA) answerJoin(conn net.Conn, r joinRequest, err error, log *slog.Logger) {
 	if err != nil {
 		log.Warn("a node asked to join in a way that is not understood", "from", conn.RemoteAddr(), "err", err)
 		return
 	}
+	conn.SetDeadline(time.Now().Add(JoinTime))
 	g, err := c.join(r)
 	if err != nil {
 		log.Warn("a node was not let into the mesh", "node", r.ID, "from", conn.RemoteAddr(), "err", err)
@@ -242,31 +260,6 @@ func (s *Self) Renew(conn net.Conn) error {
 		return fmt.Errorf("ask for a new certificate: %w", err)
 	}
 	return s.Renewed(g)
-}
-
-// Join makes a key, has it certified with a token, and keeps the identity in
-// dir, which must not have one. It also returns which of the token's addresses
-// has answered. system is the host's clock, nil for time.Now. The error is a
-// *RefusedError where the CA refused.
-func Join(ctx context.Context, t Token, id routing.NodeID, dir string, system func() time.Time) (_ *Self, address string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, JoinTime)
-	defer cancel()
-	key, err := pendingKey(dir)
-	if err != nil {
-		return nil, "", err
-	}
-	conn, root, address, err := dialCA(ctx, t, NewClock(system, t.Issued))
-	if err != nil {
-		return nil, "", err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	g, err := askToJoin(conn, t, id, key)
-	if err != nil {
-		return nil, "", err
-	}
-	s, err := begin(dir, key, g, root, NewClock(system, t.Issued))
-	return s, address, err
 }
 
 func askToJoin(conn net.Conn, t Token, id routing.NodeID, key ed25519.PrivateKey) (*Grant, error) {
@@ -366,76 +359,6 @@ func pendingKey(dir string) (ed25519.PrivateKey, error) {
 		return nil, err
 	}
 	return key, writeFile(file, text, 0o600)
-}
-
-// dialCA connects to the first address of a token that answers, and makes sure
-// that it is the CA. It returns the root that the token names.
-func dialCA(ctx context.Context, t Token, clock *Clock) (net.Conn, *x509.Certificate, string, error) {
-	var errs []error
-	for i, address := range t.Addresses {
-		// Not all of the time for one address that swallows what it is sent.
-		left := len(t.Addresses) - i
-		deadline, _ := ctx.Deadline()
-		one, cancel := context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
-		conn, root, err := dialOne(one, t, address, clock)
-		cancel()
-		if err == nil {
-			return conn, root, address, nil
-		}
-		errs = append(errs, fmt.Errorf("reach the CA at %s: %w", address, err))
-	}
-	return nil, nil, "", errors.Join(errs...)
-}
-
-func dialOne(ctx context.Context, t Token, address string, clock *Clock) (net.Conn, *x509.Certificate, error) {
-	var root *x509.Certificate
-	d := tls.Dialer{Config: &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: []string{JoinProtocol}, ServerName: "ranvier",
-		InsecureSkipVerify: true, // VerifyConnection checks
-		VerifyConnection: func(s tls.ConnectionState) (err error) {
-			if s.NegotiatedProtocol != JoinProtocol {
-				return errors.New("it does not let nodes join: is it the CA's node?")
-			}
-			root, err = verifyCA(s.PeerCertificates, t, clock)
-			return err
-		},
-	}}
-	conn, err := d.DialContext(ctx, "tcp", address)
-	return conn, root, err
-}
-
-// verifyCA checks that a chain is the join service's of the token's mesh.
-func verifyCA(chain []*x509.Certificate, t Token, clock *Clock) (*x509.Certificate, error) {
-	var root *x509.Certificate
-	intermediates := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		if keyIDOfCert(c) == t.Pin && c.CheckSignatureFrom(c) == nil {
-			root = c
-			continue
-		}
-		intermediates.AddCert(c)
-	}
-	if root == nil {
-		return nil, fmt.Errorf("%w: it does not have the root that the token names", ErrOtherMesh)
-	}
-	leaf := chain[0]
-	if len(leaf.URIs) != 1 || leaf.URIs[0].String() != caURI(t.Mesh, "").String() || leaf.IsCA {
-		return nil, errors.New("it is a member of the mesh and not its CA")
-	}
-	now := clock.Now()
-	if clock.Behind() && leaf.NotBefore.After(now) {
-		now = leaf.NotBefore
-	}
-	if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
-		return nil, &ClockError{What: "the certificate of the CA's node", Now: now, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(root)
-	_, err := leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: intermediates, CurrentTime: now})
-	if err != nil {
-		return nil, explain(err)
-	}
-	return root, nil
 }
 
 // Volatile makes an identity that is on no disk, of a key that the CA gives a

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/url"
@@ -14,15 +15,14 @@ import (
 	"time"
 )
 
-// maxJoins is how many nodes may be joining at a time.
-const maxJoins = 16
-
 // JoinService lets nodes join over the listeners of the CA's node. Its methods
 // may be called from several goroutines.
 type JoinService struct {
-	ca    *CA
-	log   *slog.Logger
-	joins chan struct{}
+	ca       *CA
+	log      *slog.Logger
+	places   joinPlaces
+	partings chan struct{}
+	patience time.Duration // tokenTime; tests have more of it
 
 	mu     sync.Mutex
 	cfg    *tls.Config
@@ -32,7 +32,10 @@ type JoinService struct {
 
 // NewJoinService returns the join service of a CA.
 func NewJoinService(ca *CA, log *slog.Logger) *JoinService {
-	return &JoinService{ca: ca, log: log, joins: make(chan struct{}, maxJoins)}
+	return &JoinService{
+		ca: ca, log: log, places: joinPlaces{hosts: map[string][]*joinPlace{}}, partings: make(chan struct{}, maxPartings),
+		patience: tokenTime,
+	}
 }
 
 // Config answers a client that wants to join with the CA's certificate, and nil
@@ -60,16 +63,33 @@ func (s *JoinService) Config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return s.cfg, nil
 }
 
-// Serve lets one node join over a connection with Config, which it closes. Where
-// too many are at it, it closes it at once.
+// Serve lets one node join over a connection with Config, which it closes. It
+// may lose its place to later ones until it has shown its token, and is told so.
 func (s *JoinService) Serve(conn *tls.Conn) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(s.patience))
+	place := s.places.enter(conn.RemoteAddr(), func() { conn.SetReadDeadline(time.Now()) })
+	r, err := readJoin(conn)
+	if lost := s.places.leave(place); lost && err != nil {
+		s.log.Warn("too many nodes ask to join at once; one that has not shown a token is turned away", "from", conn.RemoteAddr())
+		s.turnAway(conn)
+		return
+	}
+	s.ca.answerJoin(conn, r, err, s.log)
+}
+
+// turnAway tells a node that it may come again. What it sends meanwhile is read,
+// or the system would take the answer back.
+func (s *JoinService) turnAway(conn *tls.Conn) {
 	select {
-	case s.joins <- struct{}{}:
-		defer func() { <-s.joins }()
-		s.ca.ServeJoin(conn, s.log)
+	case s.partings <- struct{}{}:
+		defer func() { <-s.partings }()
 	default:
-		s.log.Warn("too many nodes ask to join at once; one is turned away", "from", conn.RemoteAddr())
-		conn.Close()
+		return
+	}
+	conn.SetDeadline(time.Now().Add(partingTime))
+	if answer(conn, nil, errCrowded) == nil && conn.CloseWrite() == nil {
+		io.CopyN(io.Discard, conn.NetConn(), maxJoinFrame)
 	}
 }
 
