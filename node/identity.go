@@ -48,7 +48,37 @@ func (n *Node) serveIdentity(ctx context.Context, g *errgroup.Group) error {
 			n.ca.ServeRenew(conn, n.self.Trust(), n.log)
 		})
 	})
+	n.learn(g)
 	return n.publish(ctx, g)
+}
+
+// learn has a CA that was restored from a backup know who joined and who was
+// revoked since that was made: the members know it.
+func (n *Node) learn(g *errgroup.Group) {
+	tell := func(what string, news bool, err error) {
+		switch {
+		case err != nil:
+			n.log.Error("the CA cannot keep what it learned from the mesh", "what", what, "err", err)
+		case news:
+			n.log.Warn("the CA learned from the mesh what it did not know: was it restored from a backup?", "what", what)
+		}
+	}
+	n.self.Trust().Watch(func(r *identity.Revocations) {
+		g.Go(func() error {
+			news, err := n.ca.Recall(r)
+			tell(fmt.Sprintf("revocations, number %d", r.Number), news, err)
+			return nil
+		})
+	}, func(m identity.Member) {
+		if n.ca.Knows(m) {
+			return
+		}
+		g.Go(func() error {
+			news, err := n.ca.Readmit(m)
+			tell("member "+string(m.ID), news, err)
+			return nil
+		})
+	})
 }
 
 // renew gets a new certificate at half the life of the old one, for as long as
@@ -68,6 +98,7 @@ func (n *Node) renew(ctx context.Context) error {
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+			n.keepTime()
 		case <-n.renewing:
 			t.Stop()
 			if err := n.renewNow(ctx); err != nil && ctx.Err() == nil {
@@ -77,6 +108,17 @@ func (n *Node) renew(ctx context.Context) error {
 			t.Stop()
 			return nil
 		}
+	}
+}
+
+// keepTime has the time on disk where the host's clock cannot tell it after a
+// restart.
+func (n *Node) keepTime() {
+	if !n.self.Trust().Clock().Behind() {
+		return
+	}
+	if err := n.self.Save(); err != nil {
+		n.log.Warn("the time is not kept: after a restart this node may take it for earlier", "err", err)
 	}
 }
 

@@ -57,7 +57,8 @@ func (c *CA) Backup(passphrase string) (text []byte, err error) {
 
 // RestoreCA writes a backup to dir, which must not have a CA. The number of the
 // newest revocations jumps ahead: lists that were signed after the backup must
-// not count for newer than those to come.
+// not count for newer than those to come. What they revoked the CA's node hears
+// from the first member that it links to (CA.Recall).
 func RestoreCA(dir string, text []byte, passphrase string) (*CA, error) {
 	if _, err := os.Stat(filepath.Join(dir, stateFile)); err == nil {
 		return nil, fmt.Errorf("%s has a CA already", dir)

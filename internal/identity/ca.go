@@ -31,6 +31,7 @@ type CA struct {
 	node  routing.NodeID
 	clock *Clock
 	mu    sync.Mutex // one user of the directory in this process
+	met   sync.Map   // KeyID of members whom Readmit was asked for
 
 	scrypt int // see seal; tests spend less
 }
@@ -390,6 +391,7 @@ func (c *CA) Redeem(secret [SecretLen]byte, id routing.NodeID, key ed25519.Publi
 // role and work that it joined with.
 func (c *CA) Renew(m Member) (g *Grant, err error) {
 	err = c.update(func(s *caState) error {
+		s.readmit(m, c)
 		known := s.Members[m.ID]
 		if known == nil || known.Key != m.KeyID {
 			return fmt.Errorf("node %s is not a member with this key: let it join again", m.ID)

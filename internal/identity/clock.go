@@ -37,6 +37,7 @@ type Clock struct {
 
 	mu    sync.Mutex
 	floor time.Time
+	since time.Time // when floor was set, by a clock that only measures
 }
 
 // NewClock returns a clock that is not before floor; system nil is time.Now.
@@ -47,7 +48,7 @@ func NewClock(system func() time.Time, floor time.Time) *Clock {
 	if built := BuildTime(); floor.Before(built) {
 		floor = built
 	}
-	return &Clock{system: system, floor: floor}
+	return &Clock{system: system, floor: floor, since: time.Now()}
 }
 
 // Now returns the later of the system's time and what is known to have passed.
@@ -55,17 +56,21 @@ func (c *Clock) Now() time.Time {
 	now := c.system()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Before(c.floor) {
-		return c.floor
+	if passed := c.passed(); now.Before(passed) {
+		return passed
 	}
 	return now
 }
+
+// passed goes on from the newest time that was observed, so that certificates
+// come due where the system's clock is wrong.
+func (c *Clock) passed() time.Time { return c.floor.Add(time.Since(c.since)) }
 
 // Behind tells whether the system's clock is before a time that has passed.
 func (c *Clock) Behind() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.system().Before(c.floor)
+	return c.system().Before(c.passed())
 }
 
 // Observe notes a time that the CA has signed. It is given only what was
@@ -73,8 +78,8 @@ func (c *Clock) Behind() bool {
 func (c *Clock) Observe(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t.After(c.floor) {
-		c.floor = t
+	if t.After(c.passed()) {
+		c.floor, c.since = t, time.Now()
 	}
 }
 
@@ -82,7 +87,7 @@ func (c *Clock) Observe(t time.Time) {
 func (c *Clock) Floor() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.floor
+	return c.passed()
 }
 
 // ClockError says that a certificate is out of its time, and that this may be

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -196,6 +197,21 @@ func signedByMember(t testing.TB, w *world) []*x509.Certificate {
 }
 
 // A host whose clock says 1970 knows the time by what the CA has signed.
+// Where the system's clock is wrong, what is known to have passed goes on.
+func TestClockGoesOn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		seen := time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)
+		c := NewClock(func() time.Time { return time.Unix(0, 0) }, time.Time{})
+		c.Observe(seen)
+		time.Sleep(MaxLife)
+		c.Observe(seen.Add(time.Hour)) // passed long ago
+		if want := seen.Add(MaxLife); !c.Now().Equal(want) || !c.Floor().Equal(want) || !c.Behind() {
+			t.Errorf("%v, %v, want %v", c.Now(), c.Floor(), want)
+		}
+	})
+}
+
 func TestClockBehind(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -397,3 +397,80 @@ func TestBackup(t *testing.T) {
 		t.Errorf("a list of the restored CA counts for older than one before: %v", err)
 	}
 }
+
+// What happened between a backup and its restore the members know, and the CA
+// learns it from them.
+func TestRestoredCALearns(t *testing.T) {
+	t.Parallel()
+	ca := wallCA(t)
+	begin := func(ca *CA, id routing.NodeID) *Self {
+		s, err := Begin(ca, Claims{ID: id, Role: Leaf, Work: []string{"w"}}, filepath.Join(t.TempDir(), "i"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	node, before := begin(ca, "node"), begin(ca, "before")
+	text, err := ca.Backup("pass")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, stays := begin(ca, "after"), begin(ca, "stays")
+	for _, id := range []routing.NodeID{"before", "after"} {
+		if _, err := ca.Revoke(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := ca.Revocations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := RestoreCA(filepath.Join(t.TempDir(), "ca"), text, "pass")
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func() {
+		list, err := restored.Revocations()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := node.trust.Revoke(list); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish()
+
+	heard, met := 0, 0
+	node.trust.Watch(func(r *Revocations) {
+		heard++
+		if news, err := restored.Recall(r); news != (heard == 1) || err != nil {
+			t.Errorf("%v, %v", news, err)
+		}
+	}, func(m Member) {
+		met++
+		if news, err := restored.Readmit(m); news != (m.ID == "stays") || err != nil || !restored.Knows(m) {
+			t.Errorf("%s: %v, %v", m.ID, news, err)
+		}
+	})
+	if newer, err := node.trust.Revoke(old); newer || err != nil {
+		t.Errorf("the list from before the restore: %v, %v", newer, err)
+	}
+	publish()
+	if newer, err := node.trust.Revoke(old); newer || err != nil || heard != 2 {
+		t.Errorf("%v, %v, heard %d times", newer, err, heard)
+	}
+	for _, s := range []*Self{before, after} {
+		if _, err := node.trust.Verify(s.chain(t), AsSigner); !errors.Is(err, ErrRevoked) {
+			t.Errorf("%s was revoked after the backup: %v", s.ID, err)
+		}
+	}
+	if _, err := node.trust.Verify(stays.chain(t), AsSigner); err != nil || met != 1 {
+		t.Errorf("%v, met %d", err, met)
+	}
+	if _, err := restored.Token(Request{Role: Leaf, Pattern: "stays", Addresses: []string{"127.0.0.1:1"}}); !errors.Is(err, ErrTaken) {
+		t.Errorf("a token for the id of a member that joined after the backup: %v", err)
+	}
+	if list, err := restored.Revoke("stays"); err != nil || len(list.Keys) != 3 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}

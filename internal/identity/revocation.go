@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
@@ -144,6 +145,10 @@ func (r revocations) has(k KeyID) bool {
 	return ok
 }
 
+func (r revocations) hasAll(keys []KeyID) bool {
+	return !slices.ContainsFunc(keys, func(k KeyID) bool { return !r.has(k) })
+}
+
 // Revocations returns the newest list that was verified, nil when there is none.
 func (t *Trust) Revocations() *Revocations {
 	t.mu.RLock()
@@ -163,17 +168,33 @@ func (t *Trust) revoke(raw []byte, now time.Time) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	newer, ours, err := t.take(r, s, now)
+	if err != nil {
+		return false, fmt.Errorf("revocations, number %d: %w", r.Number, err)
+	}
+	if ours {
+		t.tell(r)
+	}
+	return newer, nil
+}
+
+// take applies a list if it is newer than the one that holds; ours is that it was verified.
+func (t *Trust) take(r *Revocations, s *signedList, now time.Time) (newer, ours bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.revoked.list != nil && r.Number <= t.revoked.list.Number {
-		return false, nil
+	newer = t.revoked.list == nil || r.Number > t.revoked.list.Number
+	if !newer && (t.watcher.Load() == nil || t.revoked.hasAll(r.Keys)) {
+		return false, false, nil
 	}
 	if t.clock.Behind() && r.Issued.After(now) {
 		now = r.Issued
 	}
 	way, err := t.verifyList(r, s, now)
 	if err != nil {
-		return false, fmt.Errorf("revocations, number %d: %w", r.Number, err)
+		return false, false, err
+	}
+	if !newer {
+		return false, true, nil
 	}
 	t.clock.Observe(r.Issued)
 	t.revoked = revocations{list: r, keys: make(map[KeyID]struct{}, len(r.Keys))}
@@ -182,7 +203,7 @@ func (t *Trust) revoke(raw []byte, now time.Time) (bool, error) {
 	}
 	t.retire(r.Roots, way)
 	t.signal()
-	return true, nil
+	return true, true, nil
 }
 
 // verifyList returns the way from the list's signer to a root.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,6 +51,8 @@ type Trust struct {
 	revoked revocations
 	issuers map[[32]byte]*issuer // of verified chains, by the sum of their DER; at most maxIssuers
 	changed chan struct{}        // closed when roots or revocations change
+
+	watcher atomic.Pointer[watcher]
 }
 
 const maxIssuers = 64
@@ -189,6 +192,9 @@ func (t *Trust) Verify(chain []*x509.Certificate, use Usage) (Member, error) {
 	m := Member{Claims: claims, Key: chain[0].PublicKey, KeyID: keyIDOfCert(chain[0]), NotAfter: chain[0].NotAfter}
 	for _, c := range verified[1:] {
 		m.issuers = append(m.issuers, keyIDOfCert(c))
+	}
+	if w := t.watcher.Load(); w != nil {
+		w.member(m)
 	}
 	return m, nil
 }
