@@ -63,10 +63,16 @@ func (n *Node) learn(g *errgroup.Group) {
 			n.log.Warn("the CA learned from the mesh what it did not know: was it restored from a backup?", "what", what)
 		}
 	}
+	recall := func(r *identity.Revocations) {
+		news, err := n.ca.Recall(r)
+		tell(fmt.Sprintf("revocations, number %d", r.Number), news, err)
+	}
+	if own := n.self.Trust().Revocations(); own != nil {
+		recall(own)
+	}
 	n.self.Trust().Watch(func(r *identity.Revocations) {
 		g.Go(func() error {
-			news, err := n.ca.Recall(r)
-			tell(fmt.Sprintf("revocations, number %d", r.Number), news, err)
+			recall(r)
 			return nil
 		})
 	}, func(m identity.Member) {

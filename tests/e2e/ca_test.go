@@ -87,6 +87,12 @@ func TestCAOverYears(t *testing.T) {
 	pass, file := filepath.Join(t.TempDir(), "pass"), filepath.Join(t.TempDir(), "backup")
 	write(t, pass, "correct horse\n")
 	h.ok(ca("backup", file, "--passphrase-file", pass)...)
+	leaf("after")
+	dropped, _ := h.member("dropped", "client", "")
+	pings := func() bool { return dropped.start("ping", "early", "--receptor-peer", h.addr, "-n", "1").wait() == 0 }
+	h.ok(ca("revoke", "dropped")...)
+	for pings() { // until the node has heard of it
+	}
 	h.node.signal(syscall.SIGTERM)
 	<-h.node.done
 	if err := os.RemoveAll(filepath.Join(h.dir, "ca")); err != nil {
@@ -99,6 +105,14 @@ func TestCAOverYears(t *testing.T) {
 	h.node = h.host.node(h.dir)
 	reaches("early")
 	leaf("restored")
+
+	// The node and the members know what came after the backup.
+	reaches("after")
+	refused("after: the id belongs to another node", ca("token", "--role", "leaf", "--id", "after")...)
+	h.ok(ca("revoke", "after")...)
+	if pings() {
+		t.Error("a restored CA believes whom it had revoked")
+	}
 
 	// A new root beside the old one, and then in its place.
 	h.ok(ca("rollover", "--root-key", away)...)
