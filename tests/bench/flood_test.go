@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,11 +152,27 @@ func flood(b *testing.B, self, from *identity.Self, all []origin) time.Duration 
 	if _, _, err := wire.ReadFrame(control, nil, wire.MaxFrame); err != nil {
 		b.Fatal(err)
 	}
-	go io.Copy(io.Discard, control)
+	var writing sync.Mutex
+	go func() { // answers as a neighbour does, or the link ends for its silence
+		for {
+			t, _, err := wire.ReadFrame(control, nil, wire.MaxFrame)
+			if err != nil {
+				return
+			}
+			if t == wire.TypeHeartbeat {
+				writing.Lock()
+				control.Write(beat)
+				writing.Unlock()
+			}
+		}
+	}()
 	start := time.Now()
-	control.Write(beat)
-	w := bufio.NewWriterSize(control, 32<<10) // neighbours write what waits at once
+	w := bufio.NewWriterSize(locked{control, &writing}, 32<<10) // neighbours write what waits at once
+	w.Write(beat)
 	for _, s := range all {
+		if w.Available() < len(s.frames) { // so that only whole frames are written
+			w.Flush()
+		}
 		if _, err := w.Write(s.frames); err != nil {
 			b.Fatal(err)
 		}
@@ -180,6 +197,18 @@ func flood(b *testing.B, self, from *identity.Self, all []origin) time.Duration 
 		}
 	}
 	return time.Since(start)
+}
+
+// locked lets one write at a time.
+type locked struct {
+	io.Writer
+	mu *sync.Mutex
+}
+
+func (l locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Writer.Write(p)
 }
 
 // bareCheck is the reference: the chain by crypto/x509, and a signature of the
