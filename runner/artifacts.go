@@ -48,6 +48,13 @@ func openArtifacts(o ProcessOptions) (*artifacts, error) {
 	if err != nil {
 		return nil, &ArtifactsError{dir, err}
 	}
+	if o.ArtifactDir == "" && o.Ident != "" {
+		// What is in artifacts/ may have come from a worker. Where that directory
+		// itself leads is the caller's business.
+		if info, err := os.Lstat(dir); err == nil && info.Mode().Type() == fs.ModeSymlink {
+			return nil, &ArtifactsError{dir, errors.New("it is a link: a run's artifacts are not written through one")}
+		}
+	}
 	a := &artifacts{dir: dir}
 	if err := a.open(o.PrivateDataDir); err != nil {
 		a.close()

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/jobdir"
@@ -51,6 +50,14 @@ type ending struct {
 	rc          int
 	explanation string
 	err         error // what the explanation is about, for the caller
+}
+
+// close ends the use of the artifact directory, when what is there has been
+// taken.
+func (e *engine) close() {
+	if e.files != nil {
+		e.files.Close()
+	}
 }
 
 // run runs the job in the private data directory dir and returns its outcome,
@@ -149,13 +156,11 @@ func (e *engine) openOutput() error {
 	if e.job.SuppressOutputFile {
 		return nil
 	}
-	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC | syscall.O_NOFOLLOW
-	errs, err := os.OpenFile(filepath.Join(e.job.ArtifactDir, "stderr"), flags, 0o600)
-	if err != nil {
+	if err := e.files.Write("stderr", nil); err != nil {
 		return err
 	}
-	errs.Close()
-	e.stdout, err = os.OpenFile(filepath.Join(e.job.ArtifactDir, "stdout"), flags, 0o600)
+	var err error
+	e.stdout, err = e.files.Create("stdout")
 	return err
 }
 
@@ -282,7 +287,7 @@ func (e *engine) finish() error {
 		}
 	}
 	for name, text := range map[string]string{"rc": strconv.Itoa(e.outcome.rc), "status": e.outcome.status} {
-		if err := os.WriteFile(filepath.Join(e.job.ArtifactDir, name), []byte(text), 0o600); err != nil {
+		if err := e.files.Write(name, []byte(text)); err != nil {
 			return fmt.Errorf("artifacts: %w", err)
 		}
 	}

@@ -299,6 +299,7 @@ func (p *processor) finish(fault error) error {
 		if !p.unpacked {
 			p.salvage.keep()
 		}
+		p.salvage.drop()
 		p.setStatus(Status{Status: "error", Ident: p.result.Ident, Explanation: explain(fault)})
 		p.result.RC = 1
 		return fault

@@ -88,7 +88,7 @@ func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error
 	po := o.Process
 	po.ArtifactDir, po.Ident, po.PrivateDataDir = job.ArtifactDir, "", ""
 	// Events of an earlier run of this name would be taken for this one's.
-	if err := os.RemoveAll(filepath.Join(job.ArtifactDir, "job_events")); err != nil {
+	if err := job.ForgetEvents(); err != nil {
 		return Result{RC: 1}, &ArtifactsError{job.ArtifactDir, err}
 	}
 	p, err := newProcessor(ctx, po)
@@ -97,6 +97,7 @@ func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error
 	}
 	defer p.artifacts.close()
 	e := &engine{job: job, to: direct{p}, log: o.Log}
+	defer e.close()
 	err = e.run(ctx, o.PrivateDataDir)
 	if err == nil {
 		p.rc, p.rcKnown = e.outcome.rc, true

@@ -57,10 +57,11 @@ func (s *salvage) keep() {
 	}
 	if s.file != nil {
 		s.out.Flush()
-		s.file.Close()
-		s.file = nil
 		s.root.Rename(partialStdout, "stdout")
+		s.drop() // where something is in the way it is lost
 	}
+	// A link that the worker has sent would be followed, as far as it stays here.
+	s.root.Remove("status")
 	if f, err := s.root.OpenFile("status", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600); err == nil {
 		f.WriteString("error")
 		f.Close()

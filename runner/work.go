@@ -232,7 +232,7 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 	if kwargs.Ident == "" {
 		kwargs.Ident = NewIdent()
 	}
-	job, err := command.Prepare(ctx, command.Input{Kwargs: kwargs, Dir: dir, Environ: os.Environ()})
+	job, err := command.Prepare(ctx, command.Input{Kwargs: kwargs, Dir: dir, Sent: true, Environ: os.Environ()})
 	if err != nil {
 		for _, left := range job.Remove {
 			err = errors.Join(err, os.RemoveAll(left))
@@ -240,6 +240,7 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		return fault(err.Error(), optionsError(err))
 	}
 	e := &engine{job: job, to: w, log: w.Log}
+	defer e.close()
 	if err := e.run(ctx, dir); err != nil {
 		var path *fs.PathError
 		if errors.As(err, &path) {
@@ -254,6 +255,9 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 	w.told = true
 	w.result.RC = e.outcome.rc
 	w.tellArtifacts(job.ArtifactDir)
+	if err := e.files.InPlace(); err != nil {
+		return fault("The artifacts could not be packed.", err)
+	}
 	if err := w.sendArtifacts(job.ArtifactDir); err != nil {
 		return err
 	}

@@ -44,6 +44,7 @@ type Job struct {
 	Remove     []string // what the job leaves behind
 
 	callbackDir string // where the job sees it
+	sentTo      string // the private data directory, where it came from somebody else
 }
 
 const (
@@ -55,6 +56,7 @@ const (
 type Input struct {
 	*Kwargs
 	Dir     string   // the private data directory, absolute
+	Sent    bool     // it came from somebody else, and so did the links in it
 	Environ []string // what the job's environment begins with, as os.Environ
 }
 
@@ -73,6 +75,9 @@ type builder struct {
 // wrap ErrJob.
 func Prepare(ctx context.Context, in Input) (*Job, error) {
 	b := &builder{Input: in, job: &Job{Ident: in.Ident, Rotate: in.RotateArtifacts, JSONMode: in.JSONMode}}
+	if in.Sent {
+		b.job.sentTo = filepath.Clean(in.Dir)
+	}
 	for _, step := range []func() error{
 		b.readSettings, b.paths, b.environment, b.answers, b.sshKey, b.isolateDir, b.command,
 		b.localTemp, func() error { return b.mitogen(ctx) }, b.wrap,

@@ -20,15 +20,18 @@ import (
 type Files struct {
 	Events *os.File // what the callback plugin writes
 	job    *Job
+	root   *os.Root // the artifact directory
 	pipe   *keyPipe
 }
 
 // Lay makes the artifact directory and the files that the job needs. key is
-// that of the plugin's marks. Errors are *fs.PathError.
+// that of the plugin's marks. Clear and Close are the caller's to call. Errors are
+// those of files.
 func (j *Job) Lay(key string) (*Files, error) {
 	f := &Files{job: j}
 	if err := f.lay(key); err != nil {
 		f.Clear()
+		f.Close()
 		return nil, fmt.Errorf("artifacts: %w", err)
 	}
 	return f, nil
@@ -36,8 +39,11 @@ func (j *Job) Lay(key string) (*Files, error) {
 
 func (f *Files) lay(key string) error {
 	j := f.job
-	err := os.MkdirAll(filepath.Join(j.ArtifactDir, "job_events"), 0o700)
-	if err != nil {
+	var err error
+	if f.root, err = j.place(); err != nil {
+		return err
+	}
+	if err := errors.Join(f.clearWay(), f.root.MkdirAll("job_events", 0o700)); err != nil {
 		return err
 	}
 	argv, env := j.Told()
@@ -49,11 +55,10 @@ func (f *Files) lay(key string) error {
 	if command, err = pyjson.Append(append(command, `, "env": `...), env); err != nil {
 		return err
 	}
-	if err := f.write("command", append(command, '}')); err != nil {
+	if err := f.Write("command", append(command, '}')); err != nil {
 		return err
 	}
-	_ = os.Remove(f.path("events")) // of a run of this name that was killed
-	if f.Events, err = os.OpenFile(f.path("events"), os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600); err != nil {
+	if f.Events, err = f.root.OpenFile("events", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return err
 	}
 	if err := callback.Install(f.path("callback")); err != nil {
@@ -69,7 +74,7 @@ func (f *Files) lay(key string) error {
 			lines = append(lines, name+"="+j.Env[name])
 		}
 		lines = append(lines, callback.KeyVariable+"="+key)
-		if err := f.write("env.list", []byte(strings.Join(lines, "\n"))); err != nil {
+		if err := f.Write("env.list", []byte(strings.Join(lines, "\n"))); err != nil {
 			return err
 		}
 	}
@@ -81,14 +86,6 @@ func (f *Files) lay(key string) error {
 
 func (f *Files) path(name string) string { return filepath.Join(f.job.ArtifactDir, name) }
 
-func (f *Files) write(name string, data []byte) error {
-	// Of an earlier run of this name, maybe with another mode.
-	if err := os.Remove(f.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return os.WriteFile(f.path(name), data, 0o600)
-}
-
 // Clear removes all of it, and what the job's isolation has left. What cannot
 // be removed is told in the error.
 func (f *Files) Clear() error {
@@ -97,9 +94,14 @@ func (f *Files) Clear() error {
 	}
 	f.pipe.close()
 	var errs []error
-	for _, path := range append(slices.Clone(f.job.Remove),
-		f.path("events"), f.path("callback"), f.path("env.list"), f.path("ssh_key_data"), f.path(tempName)) {
+	for _, path := range f.job.Remove {
 		errs = append(errs, os.RemoveAll(path))
+	}
+	if f.root == nil {
+		return errors.Join(errs...)
+	}
+	for _, name := range []string{"events", "callback", "env.list", "ssh_key_data", tempName} {
+		errs = append(errs, f.root.RemoveAll(name))
 	}
 	return errors.Join(errs...)
 }
