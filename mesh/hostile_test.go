@@ -299,7 +299,7 @@ func TestWrongCertificates(t *testing.T) {
 	}{
 		"its own":       {f.chain(func(*x509.Certificate) {}), true},
 		"expired":       {f.chain(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Second) }), false},
-		"not yet valid": {f.chain(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }), false},
+		"not yet valid": {f.chain(func(c *x509.Certificate) { c.NotBefore = time.Now().Add(25 * time.Hour) }), false},
 		"lives a year":  {f.chain(func(c *x509.Certificate) { c.NotAfter = time.Now().AddDate(1, 0, 0) }), false},
 		"another mesh":  {f.chain(func(c *x509.Certificate) { c.URIs[0].Host = "prod" }), false},
 		"no usage":      {f.chain(func(c *x509.Certificate) { c.ExtKeyUsage = nil; c.KeyUsage = 0 }), false},

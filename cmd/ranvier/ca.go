@@ -39,7 +39,7 @@ The commands work on its directory; a node that runs there notices.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().StringVar(&c.dir, "dir", defaultDataDir(), "data directory of the CA's node")
-	cmd.AddCommand(c.init(), c.token(), c.revoke(), c.list(), c.issuer(), c.rollover(), c.backup(), c.restore())
+	cmd.AddCommand(c.init(), c.token(), c.revoke(), c.list(), c.issuer(), c.rollover(), c.backup(), c.restore(), c.renew())
 	return cmd
 }
 
@@ -139,11 +139,15 @@ func (c *caCommand) init() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&mesh, "mesh", "", "name of the mesh (needed)")
 	f.StringVar(&id, "id", "", "this node's id (default: the host's name)")
-	f.StringVar(&listen, "listen", ":"+remote.DefaultPort, "where the node listens: host:port or :port")
+	listenFlag(cmd, &listen)
 	f.StringArrayVar(&addresses, "address", nil, "how others reach this node, host:port; may be repeated (default: the host's name and addresses)")
 	c.passphraseFlags(cmd, "the root's key")
 	cmd.MarkFlagRequired("mesh")
 	return cmd
+}
+
+func listenFlag(cmd *cobra.Command, listen *string) {
+	cmd.Flags().StringVar(listen, "listen", ":"+remote.DefaultPort, "where the node listens: host:port or :port")
 }
 
 // dirFlag is what further commands need where the directory is not the default.

@@ -143,12 +143,13 @@ func (c *caCommand) backupPassphrase(fresh bool) (string, error) {
 }
 
 func (c *caCommand) restore() *cobra.Command {
+	var listen string
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Make a CA of a backup",
-		Long: `Write a backup to the data directory's ca. The node there must have the id that
-the CA's node had, since members renew with it; give it an identity with a token
-after its old one was lost.`,
+		Long: `Write a backup to the data directory's ca. The node there has the id that the CA's
+node had, since members renew with it: where its identity was lost it gets another
+one, with a new key, and its configuration is written unless there is one.`,
 		Args: exactArgs("file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			text, err := os.ReadFile(args[0])
@@ -164,9 +165,47 @@ after its old one was lost.`,
 				return err
 			}
 			cmd.Printf("the CA of mesh %s is in %s; its node is %s\n", ca.Mesh(), ca.Dir(), ca.Node())
-			return nil
+			if _, err := os.Stat(filepath.Join(c.dir, identityDir)); err == nil {
+				return nil
+			}
+			return c.beginAgain(cmd, ca, listen)
 		},
 	}
+	listenFlag(cmd, &listen)
 	c.passphraseFlags(cmd, "the backup")
 	return cmd
+}
+
+func (c *caCommand) renew() *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "renew",
+		Short: "Give the CA's own node a new certificate",
+		Long: `The CA's node renews its certificate by itself while it runs. After a week off it
+has none that holds, and after the loss of its identity none at all: this makes
+one, with a new key where the old one is gone, which is then revoked.`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ca, err := c.open()
+			if err != nil {
+				return err
+			}
+			return c.beginAgain(cmd, ca, listen)
+		},
+	}
+	listenFlag(cmd, &listen)
+	return cmd
+}
+
+func (c *caCommand) beginAgain(cmd *cobra.Command, ca *identity.CA, listen string) error {
+	self, err := identity.BeginAgain(ca, filepath.Join(c.dir, identityDir))
+	if err != nil {
+		return err
+	}
+	file, err := writeConfig(c.dir, self, listen, nil)
+	if err != nil {
+		return err
+	}
+	cmd.Printf("node %s has a certificate until %s\nnext:\n  ranvier node -c %s\n", self.ID, self.Certificate().Leaf.NotAfter.Format("2006-01-02 15:04"), file)
+	return nil
 }

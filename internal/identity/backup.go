@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 )
@@ -78,7 +79,7 @@ func RestoreCA(dir string, text []byte, passphrase string) (*CA, error) {
 		return nil, err
 	}
 	return c, c.update(func(s *caState) error {
-		s.Number += restoredJump
+		s.Number += restoredJump + rand.Uint64N(restoredJump) // and no two restores are alike
 		return c.republish(s)
 	})
 }

@@ -420,6 +420,31 @@ func (c *CA) Enrol(claims Claims, key ed25519.PublicKey) (g *Grant, err error) {
 	return g, err
 }
 
+// Reenrol gives the CA's own node a certificate for a key of this host, whatever
+// key it had: that one is revoked. Role and work stay.
+func (c *CA) Reenrol(key ed25519.PublicKey) (g *Grant, err error) {
+	keyID, err := KeyIDOf(key)
+	if err != nil {
+		return nil, err
+	}
+	err = c.update(func(s *caState) error {
+		claims := Claims{Mesh: c.mesh, ID: c.node, Role: Router, Work: []string{"*"}}
+		if own := s.Members[c.node]; own != nil {
+			claims.Role, claims.Work = own.Role, own.Work
+			if own.Key != keyID {
+				delete(s.Members, c.node)
+				s.Revoked = append(s.Revoked, revokedKey{Key: own.Key, ID: c.node, At: c.clock.Now(), Ends: own.NotAfter})
+				if _, err := c.publish(s); err != nil {
+					return err
+				}
+			}
+		}
+		g, err = c.grant(s, claims, key)
+		return err
+	})
+	return g, err
+}
+
 // Revoke takes an id from its member: the key is on the next signed list, and
 // the id is free for another one. It returns that list.
 func (c *CA) Revoke(id routing.NodeID) (list *Revocations, err error) {

@@ -123,7 +123,7 @@ func TestVerify(t *testing.T) {
 		"a client is dialled": {chain: w.self("bob", Client).chain(t), use: AsServer, want: "not for this use"},
 		"expired": {chain: w.forge(func(c *x509.Certificate) { c.NotAfter = now().Add(-time.Minute) }),
 			want: "has expired: it ended at 2027-03-01 11:59:00 UTC, and this host's clock says 2027-03-01 12:00:00 UTC"},
-		"not yet valid": {chain: w.forge(func(c *x509.Certificate) { c.NotBefore = now().Add(time.Minute) }), want: "is not valid yet"},
+		"not yet valid": {chain: w.forge(func(c *x509.Certificate) { c.NotBefore = now().Add(maxSlow + time.Minute) }), want: "is not valid yet"},
 		"wrong usage": {chain: w.forge(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning} }),
 			want: "not for this use"},
 		"no usage as a client": {chain: w.forge(func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }),

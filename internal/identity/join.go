@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -330,11 +331,33 @@ func Begin(ca *CA, claims Claims, dir string) (*Self, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots, err := ca.Roots()
+	return ca.begin(dir, key, g)
+}
+
+// BeginAgain makes the identity of the CA's own node anew: with its key where dir
+// has that (its certificate ended while it was off), else with another one,
+// and then the old key is revoked (its host was lost).
+func BeginAgain(ca *CA, dir string) (*Self, error) {
+	key, err := readKey(filepath.Join(dir, keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = pendingKey(dir)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return begin(dir, key, g, roots[0], ca.clock)
+	g, err := ca.Reenrol(key.Public().(ed25519.PublicKey))
+	if err != nil {
+		return nil, err
+	}
+	return ca.begin(dir, key, g)
+}
+
+func (c *CA) begin(dir string, key ed25519.PrivateKey, g *Grant) (*Self, error) {
+	roots, err := c.Roots()
+	if err != nil {
+		return nil, err
+	}
+	return begin(dir, key, g, roots[0], c.clock)
 }
 
 // pendingKey makes dir and a key in it. A key that an attempt before has left

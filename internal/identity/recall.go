@@ -1,6 +1,9 @@
 package identity
 
-import "slices"
+import (
+	"bytes"
+	"slices"
+)
 
 // This file has what a CA learns from its mesh. It matters where the CA was
 // restored from a backup: who joined and who was revoked since then is known to
@@ -28,7 +31,12 @@ func (t *Trust) tell(r *Revocations) {
 // Recall takes over from a verified list what the CA does not know to be
 // revoked, and signs a list with all. It tells whether there was anything.
 func (c *CA) Recall(r *Revocations) (news bool, err error) {
+	own, err := c.Revocations()
+	if err != nil || bytes.Equal(own, r.Raw) {
+		return false, err
+	}
 	err = c.update(func(s *caState) error {
+		news = r.Number >= s.Number // signed by this CA before it was restored
 		known := map[KeyID]bool{}
 		for _, k := range s.Revoked {
 			known[k.Key] = true

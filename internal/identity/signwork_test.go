@@ -60,7 +60,7 @@ func TestSignWork(t *testing.T) {
 	for _, c := range []struct {
 		off  time.Duration
 		want string
-	}{{-skew / 2, ""}, {-2 * skew, "not valid yet"}, {WorkLife + skew/2, ""}, {WorkLife + 2*skew, "has expired"}} {
+	}{{-skew / 2, ""}, {-2 * skew, ""}, {-maxSlow - 2*skew, "not valid yet"}, {WorkLife + skew/2, ""}, {WorkLife + 2*skew, "has expired"}} {
 		// Nothing has passed for certain but the certificate's beginning.
 		later := NewTrust("test", trust.Roots(), NewClock(func() time.Time { return time.Now().Add(c.off) }, time.Time{}))
 		_, early, err := later.VerifyWork(raw, order())

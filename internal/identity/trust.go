@@ -272,14 +272,21 @@ func (t *Trust) verifyBelow(chain []*x509.Certificate, use Usage, now time.Time)
 	return way
 }
 
-// timeFor is when a certificate is judged: now, unless this host's clock is
-// known to be behind and the certificate is newer than what this node knew to
-// have passed. Once its signature holds, that is time the CA has signed.
+// maxSlow is how much a clock may be slow before what its CA signs just now
+// counts as not yet valid.
+const maxSlow = 24 * time.Hour
+
+// timeFor is when a certificate is judged: now, unless the certificate is newer
+// than what this node knew to have passed. Once its signature holds, that is time
+// the CA has signed: the clock is a little slow, or known to be wrong.
 func (t *Trust) timeFor(leaf *x509.Certificate) (time.Time, error) {
 	now := t.clock.Now()
-	ahead := leaf.NotBefore.Sub(now)
+	ahead, allowed := leaf.NotBefore.Sub(now), maxSlow
+	if t.clock.Behind() {
+		allowed = MaxLife
+	}
 	switch {
-	case now.After(leaf.NotAfter), ahead > 0 && (!t.clock.Behind() || ahead > MaxLife):
+	case now.After(leaf.NotAfter), ahead > allowed:
 		return now, &ClockError{What: "the certificate", Now: now, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
 	case ahead > 0:
 		return leaf.NotBefore, nil

@@ -114,6 +114,21 @@ func TestCAOverYears(t *testing.T) {
 		t.Error("a restored CA believes whom it had revoked")
 	}
 
+	// The whole host is lost: the backup makes its node again, with another key.
+	h.ok(ca("backup", file+".2", "--passphrase-file", pass)...)
+	h.node.signal(syscall.SIGTERM)
+	<-h.node.done
+	if err := os.RemoveAll(h.dir); err != nil {
+		t.Fatal(err)
+	}
+	h.ok(ca("restore", file+".2", "--passphrase-file", pass, "--listen", h.addr)...)
+	h.node = h.host.node(h.dir)
+	reaches("early")
+	leaf("anew")
+	h.ok(ca("renew")...)
+	h.ok("reload", "--socket", h.socket())
+	reaches("anew")
+
 	// A new root beside the old one, and then in its place.
 	h.ok(ca("rollover", "--root-key", away)...)
 	reaches("early") // it knows the old root alone
