@@ -39,7 +39,8 @@ type Conn struct {
 	trail         string // see Trail
 	token         sessionToken
 	peerKey       [32]byte
-	member        identity.Member // where the mesh has identities
+	member        identity.Member                 // where the mesh has identities
+	proof         atomic.Pointer[identity.Member] // the member as the last carrier showed him
 	path          atomic.Pointer[[]routing.NodeID]
 
 	// Of redial, which runs once at a time.
@@ -63,6 +64,7 @@ func (m *Mesh) newConn(carrier *secure.Conn, path []routing.NodeID, local, remot
 		if c.member, err = self.Trust().Peer(carrier.PeerChain(), dialled); err != nil {
 			return nil, err
 		}
+		c.proof.Store(&c.member)
 	}
 	cfg := session.Config{
 		Name: remote.String(), Local: local, Remote: remote, Token: c.token,
@@ -98,6 +100,15 @@ func (c *Conn) whose() routing.NodeID {
 		return c.member.ID
 	}
 	return c.remote.Node
+}
+
+// prove notes until when the certificate holds that a further carrier showed.
+func (c *Conn) prove(k *secure.Conn) {
+	if self := c.mesh.cfg.Self; self != nil {
+		if member, err := self.Trust().Peer(k.PeerChain(), c.dialled); err == nil {
+			c.proof.Store(&member)
+		}
+	}
 }
 
 func (m *Mesh) removeConn(c *Conn, dialled bool) {
@@ -136,6 +147,7 @@ func (c *Conn) redial(ctx context.Context, attempt int, cause error) (session.Ca
 	c.mesh.log.Debug("a stream goes on over another way", "stream", c.remote, "path", joinIDs(path, " → "))
 	c.around(before, path)
 	next := c.carrier(k, path)
+	c.prove(k)
 	c.mesh.moves.check(path)
 	return next, nil
 }

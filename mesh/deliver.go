@@ -114,6 +114,7 @@ func (m *Mesh) resume(k *secure.Conn, path []routing.NodeID, open wire.Open) {
 	if c != nil && c.peerKey == k.PeerKey() && c.remote == (Addr{open.From, open.Service}) {
 		before := c.path.Load()
 		if c.session.Resume(c.carrier(k, path), r.Number) {
+			c.prove(k)
 			return
 		}
 		c.path.Store(before)

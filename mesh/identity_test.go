@@ -459,6 +459,45 @@ func TestStreamAsAnother(t *testing.T) {
 	l.Close()
 }
 
+// A stream that outlives a certificate goes on if its end shows a newer one.
+func TestStreamOutlivesACertificate(t *testing.T) {
+	t.Parallel()
+	s := newSociety(t)
+	a := s.router("a")
+	b := s.router("b", a)
+	l, err := a.Listen("svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "b reaches a", reaches(b, "a"))
+	near, err := b.Dial(t.Context(), "a", "svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	for _, end := range []struct {
+		at   *Mesh
+		conn *Conn
+	}{{a, far.(*Conn)}, {b, near}} {
+		ended := end.conn.member
+		ended.NotAfter = time.Now().Add(-time.Second)
+		end.conn.proof.Store(&ended)
+		end.at.sweep(end.at.members.self.Trust())
+		if _, err := near.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := far.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "a newer certificate was shown", func() bool { return end.conn.proof.Load().NotAfter.After(time.Now()) })
+	}
+}
+
 // A stream of who is revoked ends at once, whichever way it goes.
 func TestRevokedStream(t *testing.T) {
 	t.Parallel()

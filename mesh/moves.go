@@ -245,5 +245,6 @@ func (c *Conn) move(ctx context.Context, avoid []routing.NodeID) {
 		k.Close()
 		return
 	}
+	c.prove(k)
 	c.mesh.log.Debug("a stream was moved", "stream", c.remote, "path", joinIDs(path, " → "), "draining", joinIDs(avoid, ", "))
 }

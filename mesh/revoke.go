@@ -144,9 +144,12 @@ func (m *Mesh) sweep(trust *identity.Trust) {
 	conns := slices.Collect(maps.Keys(m.conns))
 	m.mu.Unlock()
 	for _, c := range conns {
-		// One whose certificate has ended shows a new one when it dials again.
-		if err := trust.Still(c.member); errors.Is(err, identity.ErrRevoked) {
+		err := trust.Still(*c.proof.Load())
+		switch {
+		case errors.Is(err, identity.ErrRevoked):
 			c.session.Reset(wire.CodeForbidden, err.Error())
+		case err != nil: // its certificate has ended: the next carrier shows a new one, or there is none
+			c.session.Detach(err)
 		}
 	}
 }

@@ -71,6 +71,15 @@ func (c *Conn) Replace(k Carrier) bool {
 	return true
 }
 
+// Detach gives up the carrier that the session has: the dialling end makes another one.
+func (c *Conn) Detach(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.now != nil {
+		c.lost(c.now, cause)
+	}
+}
+
 // lost ends a carrier; the session waits for another one. Callers hold mu.
 func (c *Conn) lost(k *carrier, cause error) {
 	if c.now != k {
