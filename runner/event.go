@@ -46,8 +46,8 @@ type Status struct {
 	Env     map[string]string `json:"env"`     // holds secrets: not for logs
 	CWD     string            `json:"cwd"`
 
-	Explanation string `json:"job_explanation"` // these two with "error"
-	Traceback   string `json:"result_traceback"`
+	Explanation string `json:"job_explanation"`  // with "error" and "timeout", and with "failed" where a signal ended Ansible
+	Traceback   string `json:"result_traceback"` // with "error", often empty
 
 	// EventCount, with the last one and where the worker is ours, is how many
 	// events it has sent; 0 where that is not told.

@@ -54,6 +54,9 @@ type Result struct {
 	Events      int    // how many there were, keepalives aside
 	Ident       string // the run's name, as the worker knows it
 	ArtifactDir string // absolute
+	// Explanation says why a status is what it is, where the worker told: which
+	// time limit is over, which signal ended Ansible, what an error was about.
+	Explanation string
 }
 
 // Process reads what a worker writes, from r to the stream's last message, and
@@ -206,7 +209,7 @@ func (p *processor) status(m stream.Message) error {
 
 func (p *processor) setStatus(s Status) {
 	p.last = s
-	p.result.Status = s.Status
+	p.result.Status, p.result.Explanation = s.Status, s.Explanation
 	if s.Ident != "" {
 		p.result.Ident = s.Ident
 	}

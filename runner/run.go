@@ -54,6 +54,9 @@ func Run(ctx context.Context, o RunOptions) (Result, error) {
 	if err != nil {
 		return Result{RC: 1}, err
 	}
+	if err := in.checkInventory(); err != nil && !o.ProcessIsolation {
+		return Result{RC: 1}, err
+	}
 	laid, err := layOut(in)
 	defer laid.remove(o.Log)
 	if err != nil {

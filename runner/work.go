@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/runner/internal/archive"
@@ -56,7 +57,7 @@ type WorkError struct {
 
 // Error is the explanation, and the cause where that says more.
 func (e *WorkError) Error() string {
-	if e.Err == nil || e.Err.Error() == e.Explanation {
+	if e.Err == nil || strings.HasSuffix(e.Err.Error(), e.Explanation) {
 		return e.Explanation
 	}
 	return e.Explanation + ": " + e.Err.Error()

@@ -31,6 +31,7 @@ func TestKwargsAreThePythonTools(t *testing.T) {
 		"nothing said": {args: []string{"-p", "site.yml"}},
 		"all of a play": {args: []string{"-p", "site.yml", "--limit", "a:b", "--cmdline", "--tags x -e a=b", "--forks", "7", "-vvv", "-q", "-j",
 			"--rotate-artifacts", "3", "--omit-event-data", "--only-failed-event-data", "--omit-env-files", "-b", "/opt/ansible"}},
+		"role vars without a role": {args: []string{"-p", "site.yml", "--role-vars", "a=1"}},
 		"directories": {args: []string{"-p", "site.yml", "--artifact-dir", "/srv/artifacts", "--project-dir", "/srv/project", "--inventory", "/srv/hosts"},
 			mended: []string{`"inventory": "inventory/hosts"`, `"inventory": "/srv/hosts"`}},
 		"a module": {args: []string{"-m", "shell", "-a", "echo 'a b'", "--hosts", "web*"}},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -105,7 +106,14 @@ func (j *jobFlags) complete(cmd *cobra.Command, dir string) error {
 	}
 	name := cmd.Root().Name()
 	o.Warn = func(text string) { fmt.Fprintf(os.Stderr, "%s: %s\n", name, text) }
-	return o.Check()
+	if standsIn(cmd) && o.Role == "" {
+		o.RoleVars = "" // which the Python tool then does not look at
+	}
+	err := o.Check()
+	if errors.Is(err, runner.ErrOptions) && !standsIn(cmd) { // to the Python tool it is a failure
+		return &usageError{err}
+	}
+	return err
 }
 
 // hideFlags keeps the flags of cmd out of its help: they are taken, since the

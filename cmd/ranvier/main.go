@@ -17,8 +17,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/ranvier-mesh/ranvier/runner"
 )
 
 // version is set by the build; a plain `go build` has the module's.
@@ -55,7 +53,7 @@ func execute(args []string) int {
 	root.SetOut(os.Stdout)
 	root.SetArgs(normalize(root, args[1:], standsIn(root)))
 	cmd, err := root.ExecuteContextC(ctx)
-	code := exitCode(err, standsIn(root))
+	code := exitCode(err)
 	if text := message(err, root.Name()); text != "" {
 		if code == exitUsage && standsIn(root) {
 			fmt.Fprintf(os.Stderr, "usage: %s\n%s: error: %s\n", cmd.UseLine(), cmd.CommandPath(), err)
@@ -218,9 +216,8 @@ func (e *codeError) Error() string {
 
 func (e *codeError) Unwrap() error { return e.err }
 
-// exitCode is the program's. The Python tool takes options that do not go
-// together for a failure, not for a wrong command line.
-func exitCode(err error, standsIn bool) int {
+// exitCode is the program's.
+func exitCode(err error) int {
 	var usage *usageError
 	var code *codeError
 	switch {
@@ -229,8 +226,6 @@ func exitCode(err error, standsIn bool) int {
 	case errors.As(err, &code):
 		return code.code
 	case errors.As(err, &usage), !errors.As(err, new(entered)):
-		return exitUsage
-	case errors.Is(err, runner.ErrOptions) && !standsIn:
 		return exitUsage
 	}
 	return exitFailed

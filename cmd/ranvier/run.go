@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -104,9 +102,7 @@ func (r *runCommand) run(ctx context.Context) error {
 	defer logFile.Close()
 	// Who no longer reads the output (a pipe into head) is no reason to lose a
 	// job: the write fails instead of the process, and see clearing.
-	closed := make(chan os.Signal, 1)
-	signal.Notify(closed, syscall.SIGPIPE)
-	defer signal.Stop(closed)
+	defer unbrokenPipe()()
 	o := r.o
 	o.Log = log
 	p := &progress{on: term.IsTerminal(int(os.Stderr.Fd())) && !r.standsIn}
@@ -118,6 +114,9 @@ func (r *runCommand) run(ctx context.Context) error {
 	do := r.viaReceptor
 	if o.ViaReceptor == "" {
 		do = r.here
+		var stop func()
+		ctx, stop = whileRunning(ctx)
+		defer stop()
 	}
 	result, err := do(ctx, o, p)
 	p.clear()
@@ -225,16 +224,24 @@ func (r *runCommand) end(ctx context.Context, result remote.Result, err error) e
 			return &codeError{exitCanceled, fmt.Errorf("%s was canceled", r.where())}
 		}
 		return &codeError{exitCanceled, err}
-	case errors.Is(err, runner.ErrOptions):
-		return err
 	case err != nil:
 		return &codeError{streamExit(result.Result, err), leftBehind(err)}
-	case result.RC != 0 && r.standsIn:
-		return &codeError{result.RC, nil} // the play has said it
 	case result.RC != 0:
-		return &codeError{result.RC, fmt.Errorf("%s ended with exit code %d (%s)", r.where(), result.RC, result.Status)}
+		return jobEnd(r.where(), result.Result, r.standsIn)
 	}
 	return nil
+}
+
+// jobEnd is the end of a job that did not succeed. As the Python tool the program
+// says nothing of what the play has said; a time limit the play knows nothing of.
+func jobEnd(job string, r runner.Result, standsIn bool) error {
+	switch {
+	case r.Explanation != "":
+		return &codeError{r.RC, fmt.Errorf("%s ended with exit code %d (%s): %s", job, r.RC, r.Status, r.Explanation)}
+	case standsIn:
+		return &codeError{r.RC, nil}
+	}
+	return &codeError{r.RC, fmt.Errorf("%s ended with exit code %d (%s)", job, r.RC, r.Status)}
 }
 
 // leftBehind adds to an error what has become of the job over there.

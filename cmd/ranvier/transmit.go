@@ -62,12 +62,13 @@ play's.`,
 			defer logFile.Close()
 			o.PrivateDataDir = args[0]
 			o.Output = os.Stdout
+			defer unbrokenPipe()()
 			result, err := runner.Process(cmd.Context(), os.Stdin, logJob(log, o))
 			if err != nil {
 				return &codeError{streamExit(result, err), canceledOr(cmd.Context(), err)}
 			}
 			if result.RC != 0 {
-				return &codeError{result.RC, nil}
+				return jobEnd("the job", result, true)
 			}
 			return nil
 		},

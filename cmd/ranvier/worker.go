@@ -44,7 +44,9 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 			}
 			defer logFile.Close()
 			o.Log = log
-			return workEnd(cmd.Context(), runner.Work(cmd.Context(), os.Stdin, os.Stdout, o))
+			ctx, stop := whileRunning(cmd.Context())
+			defer stop()
+			return workEnd(ctx, runner.Work(ctx, os.Stdin, os.Stdout, o))
 		},
 	}
 	f := cmd.Flags()

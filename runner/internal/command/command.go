@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -222,12 +223,22 @@ func (b *builder) answers() error {
 		// Python's \Z is \z here.
 		pattern, err := regexp.Compile("(?m)" + strings.ReplaceAll(e.Key, `\Z`, `\z`))
 		if err != nil {
-			var cause error = err
-			return fmt.Errorf("%w: %s: %w", ErrJob, e.where("env/passwords"), cause)
+			return fmt.Errorf("%w: %s: %w%s", ErrJob, e.where("env/passwords"), err, notRE2(err))
 		}
 		b.job.Prompts = append(b.job.Prompts, terminal.Prompt{Pattern: pattern, Answer: answer})
 	}
 	return nil
+}
+
+// notRE2 says what to do about a pattern that Python's re would take. What
+// matches while a play runs takes a time that the output's length bounds: that
+// is why there is no second engine for it.
+func notRE2(err error) string {
+	var fault *syntax.Error
+	if !errors.As(err, &fault) || !slices.Contains([]syntax.ErrorCode{syntax.ErrInvalidPerlOp, syntax.ErrInvalidEscape, syntax.ErrInvalidNamedCapture}, fault.Code) {
+		return ""
+	}
+	return " (patterns have RE2's syntax, without lookahead, lookbehind and back references: write the question's text instead, see docs/runner.md, section 9)"
 }
 
 func (b *builder) sshKey() error {

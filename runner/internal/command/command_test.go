@@ -218,6 +218,17 @@ func TestEnvFilesThatDoNotParse(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ file, text, want string }{
 		"no YAML":         {"env/envvars", "A: 1\nB: ]\n", "env/envvars: neither JSON nor YAML: line 2: did not find"},
+		"indented":        {"env/envvars", "A: 1\n B: 2\n", "env/envvars: neither JSON nor YAML: line 2: mapping values"},
+		"first line":      {"env/envvars", "a: b: c\n", "env/envvars: neither JSON nor YAML: line 1: mapping values"},
+		"never closed":    {"env/settings", "A: 'x\nB: 1\n", "env/settings: neither JSON nor YAML: line 2: found unexpected end"},
+		"never closed []": {"env/envvars", "A: 1\nB: [\n", "env/envvars: neither JSON nor YAML: line 2: did not find"},
+		"control":         {"env/envvars", "A: 1\nB: \x01\n", "env/envvars: neither JSON nor YAML: line 2: control characters"},
+		"no UTF-8":        {"env/passwords", "A: \uFFFD\nB: \xff\n", "env/passwords: neither JSON nor YAML: line 2: invalid leading"},
+		"an anchor":       {"env/envvars", "A: 1\nB: *none\n", "env/envvars: neither JSON nor YAML: line 2: unknown anchor 'none'"},
+		"a value in JSON": {"env/envvars", "{\"a\": 1,\n\"b\": {\"c\": 1}}", "env/envvars: b: not a name and a text"},
+		"JSON and more":   {"env/envvars", "{\"a\": 1}\n}\n", "env/envvars: neither JSON nor YAML: line 2: did not find"},
+		"lookbehind":      {"env/passwords", "x: 1\n(?<!x)y: z\n", "env/passwords: line 2: (?<!x)y: error parsing regexp: invalid named capture: `(?<!x)y` (patterns have RE2's syntax, without lookahead"},
+		"back reference":  {"env/passwords", "{\"(a)\\\\1\": \"z\"}", `env/passwords: (a)\1: error parsing regexp: invalid escape sequence: ` + "`\\1` (patterns have RE2's"},
 		"no JSON":         {"env/envvars", "{\"a\": 1,\n\"b\": }}\n", "env/envvars: neither JSON nor YAML: line 2"},
 		"two documents":   {"env/envvars", "a: 1\n---\nb: 2\n", "env/envvars: neither JSON nor YAML: more than one document"},
 		"a list":          {"env/passwords", "\n- a\n", "env/passwords: line 2: a map is expected"},

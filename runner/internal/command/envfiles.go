@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -44,7 +45,7 @@ func readText(dir, name string) (string, bool, error) {
 }
 
 // readMap reads a file of JSON or YAML that holds a map. Errors name the file
-// and the line.
+// and the line; for what is in JSON and of the wrong type, the key.
 func readMap(dir, name string) ([]Entry, error) {
 	data, there, err := readText(dir, name)
 	if err != nil || !there || strings.TrimSpace(data) == "" {
@@ -65,7 +66,7 @@ func readMap(dir, name string) ([]Entry, error) {
 		}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: %s: neither JSON nor YAML: %s", ErrJob, name, yamlFault(err))
+		return nil, fmt.Errorf("%w: %s: neither JSON nor YAML: %s", ErrJob, name, yamlFault(err, data))
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
@@ -89,16 +90,48 @@ func readMap(dir, name string) ([]Entry, error) {
 	return entries, nil
 }
 
-// yamlFault is the library's message with the line as people count: that of its
-// parser, unlike that of its scanner, begins with 0.
-func yamlFault(err error) string {
+// yamlFault is the library's message with the line as people count. Its parser,
+// unlike its scanner, begins with 0; neither tells of the first line; and what
+// reads the characters tells of none.
+func yamlFault(err error, data string) string {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
 	var line int
-	if n, _ := fmt.Sscanf(text, "line %d: did not find", &line); n == 1 {
-		_, rest, _ := strings.Cut(text, ":")
-		return fmt.Sprintf("line %d:%s", line+1, rest)
+	rest := text
+	if n, _ := fmt.Sscanf(text, "line %d:", &line); n == 1 {
+		_, rest, _ = strings.Cut(text, ": ")
+		if strings.HasPrefix(rest, "did not find") {
+			line++
+		}
+	} else if at := faultAt(rest, data); at >= 0 {
+		line = 1 + strings.Count(data[:at], "\n")
+	} else if rest == "more than one document" {
+		return rest
 	}
-	return text
+	// A text that is never closed ends behind the last line.
+	line = min(max(line, 1), 1+strings.Count(strings.TrimRight(data, "\r\n"), "\n"))
+	return fmt.Sprintf("line %d: %s", line, rest)
+}
+
+// faultAt finds where in data a fault is that has no line, or -1.
+func faultAt(fault, data string) int {
+	var anchor string
+	switch {
+	case strings.HasPrefix(fault, "control characters"):
+		return strings.IndexFunc(data, func(r rune) bool {
+			return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r >= 0x7f && r < 0xa0 && r != 0x85
+		})
+	case strings.Contains(fault, "UTF-8"):
+		for i, r := range data {
+			if r == utf8.RuneError && !strings.HasPrefix(data[i:], "\uFFFD") {
+				return i
+			}
+		}
+	default:
+		if n, _ := fmt.Sscanf(fault, "unknown anchor '%s", &anchor); n == 1 {
+			return strings.Index(data, "*"+strings.TrimSuffix(anchor, "'"))
+		}
+	}
+	return -1
 }
 
 func resolve(n *yaml.Node) *yaml.Node {

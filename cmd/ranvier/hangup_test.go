@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// beginning starts cmd and reads its output up to a line with mark.
+func beginning(t *testing.T, cmd *exec.Cmd, mark string) (io.ReadCloser, *bytes.Buffer) {
+	t.Helper()
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(out)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil {
+			t.Fatalf("no %q came: %v; %s", mark, err, errs.String())
+		}
+		if strings.Contains(line, mark) {
+			return out, &errs
+		}
+	}
+}
+
+func leftIn(t *testing.T, dir string) []string {
+	t.Helper()
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+// TestNothingStaysWhenNobodyIsLeft: a worker whose reader or terminal goes leaves
+// no directory with keys and passwords behind.
+func TestNothingStaysWhenNobodyIsLeft(t *testing.T) {
+	t.Parallel()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SIGHUP is ignored here, and so by what this starts")
+	}
+	dir := privateDataDir(t, map[string]string{"env/ssh_pass": "secret", "args": `sh -c 'echo begun; while sleep 0.1; do echo more; done'`})
+	job := named(t, "ranvier").run(t, "", "transmit", dir)
+	if job.code != 0 {
+		t.Fatalf("%+v", job)
+	}
+	for name, c := range map[string]struct {
+		goes func(*exec.Cmd, io.Closer) error
+		code int
+		says string
+	}{
+		"the reader":   {func(_ *exec.Cmd, out io.Closer) error { return out.Close() }, 1, "broken pipe"},
+		"the terminal": {func(cmd *exec.Cmd, _ io.Closer) error { return cmd.Process.Signal(syscall.SIGHUP) }, 254, "canceled"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			tmp := t.TempDir()
+			cmd := named(t, "ranvier", "TMPDIR="+tmp).command(t, "worker")
+			cmd.Stdin = strings.NewReader(job.out)
+			out, errs := beginning(t, cmd, "begun")
+			if len(leftIn(t, tmp)) == 0 {
+				t.Error("the worker's directory is not where this looks for it")
+			}
+			if err := c.goes(cmd, out); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, out)
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != c.code || !strings.Contains(errs.String(), c.says) {
+				t.Errorf("exit code %d, want %d: %s", code, c.code, errs.String())
+			}
+			if left := leftIn(t, tmp); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+		})
+	}
+}
+
+// TestRunEndsWithItsTerminal: the job is canceled, as by Ctrl-C.
+func TestRunEndsWithItsTerminal(t *testing.T) {
+	t.Parallel()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SIGHUP is ignored here, and so by what this starts")
+	}
+	dir := privateDataDir(t, map[string]string{"args": `sh -c 'echo begun; sleep 600'`})
+	cmd := named(t, "ranvier").command(t, "run", dir, "-i", "id1")
+	out, errs := beginning(t, cmd, "begun")
+	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, out)
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 254 {
+		t.Errorf("exit code %d: %s", code, errs.String())
+	}
+	artifacts := filepath.Join(dir, "artifacts", "id1")
+	for name, want := range map[string]string{"rc": "254", "status": "canceled"} {
+		if got, err := os.ReadFile(filepath.Join(artifacts, name)); string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	for _, name := range []string{"callback", "events", "tmp"} {
+		if _, err := os.Lstat(filepath.Join(artifacts, name)); err == nil {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
