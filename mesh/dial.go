@@ -119,6 +119,9 @@ func (m *Mesh) open(ctx context.Context, open wire.Open) (net.Conn, wire.Answer,
 	if running == nil || running.Err() != nil {
 		return nil, wire.Answer{}, ErrClosed
 	}
+	if err := m.cutOff(); err != nil {
+		return nil, wire.Answer{}, err
+	}
 	if err := m.mayOpen(open); err != nil {
 		return nil, wire.Answer{}, err
 	}

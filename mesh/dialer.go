@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 )
 
@@ -95,7 +96,11 @@ func (d *dialer) run(ctx context.Context) error {
 		if failing.IsZero() {
 			failing = time.Now()
 		}
-		if !sleep(ctx, redialDelay(attempt, time.Since(failing))) {
+		delay := redialDelay(attempt, time.Since(failing))
+		if d.mesh.cutOff() != nil { // until it has joined anew
+			delay = redialSlow
+		}
+		if !sleep(ctx, delay) {
 			return nil
 		}
 		attempt++
@@ -132,7 +137,7 @@ func (d *dialer) dial(ctx context.Context) (*neighbour, error) {
 			return n, nil
 		}
 		errs = append(errs, d.failed(ctx, a.way, err))
-		if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		if refused := (*RefusedError)(nil); errors.As(err, &refused) || errors.Is(err, identity.ErrRevoked) {
 			return nil, errs[len(errs)-1] // by the peer itself: another way would not do better
 		}
 	}

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -39,7 +40,7 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 	}
 	hello, member, err := m.readHello(l, control, wanted{peer.AllowedPeers, peer.Check}, true)
 	if err != nil {
-		return nil, err
+		return nil, cmp.Or(m.cutOff(), err) // the peer may have shown the list
 	}
 	n := m.newNeighbour(l, control, hello, peer.Cost, true)
 	n.member, n.rtt = member, time.Since(start)
@@ -67,6 +68,9 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		return nil, m.noHello(err)
 	}
 	defer guard(ctx, l, control)()
+	if err := m.turnAway(l, control); err != nil {
+		return nil, err
+	}
 	hello, member, err := m.readHello(l, control, wanted{cfg.AllowedPeers, cfg.Check}, false)
 	if err != nil {
 		return nil, err

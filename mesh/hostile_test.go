@@ -278,21 +278,14 @@ func (f *forger) chain(change func(*x509.Certificate)) tls.Certificate {
 	return tls.Certificate{Certificate: append([][]byte{der}, own.Certificate[1:]...), PrivateKey: own.PrivateKey}
 }
 
-// None of these is believed on a listener, and none harms the node.
+// None of these is believed on a listener, and none harms the node. (One that is
+// revoked is told so: TestARevokedNodeComesBack.)
 func TestWrongCertificates(t *testing.T) {
 	t.Parallel()
 	s, other := newSociety(t), newSociety(t)
 	a := s.router("a")
 	eve := s.self("eve", identity.Router)
 	f := s.forger(eve)
-	bad := s.self("bad", identity.Router)
-	list, err := s.ca.Revoke("bad")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.Revoke(list.Raw); err != nil {
-		t.Fatal(err)
-	}
 	for name, tc := range map[string]struct {
 		cert tls.Certificate
 		ok   bool
@@ -312,7 +305,6 @@ func TestWrongCertificates(t *testing.T) {
 		"endless": {f.chain(func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: []int{1, 2, 3}, Value: make([]byte, 1<<20)})
 		}), false},
-		"revoked":       {*bad.Certificate(), false},
 		"of another CA": {*other.self("eve", identity.Router).Certificate(), false},
 	} {
 		err := tlsAs(t, tc.cert, a)

@@ -199,6 +199,9 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 		if err := cfg.Self.MayBe(cfg.ID, cfg.Role); err != nil {
 			return nil, fmt.Errorf("node %s: %w", cfg.ID, err)
 		}
+		if err := cfg.Self.CutOff(); err != nil {
+			return nil, err
+		}
 		if m.members, err = newMembers(cfg.Self); err != nil {
 			return nil, fmt.Errorf("node %s: %w", cfg.ID, err)
 		}

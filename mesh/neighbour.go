@@ -35,27 +35,28 @@ const (
 // as it does: readControl, the writing of out, watch and acceptStreams; the first
 // to end ends the link and so the others.
 type neighbour struct {
-	mesh    *Mesh
-	part    *part // that made the link
-	link    link.Link
-	control net.Conn
-	hello   wire.Hello
-	member  identity.Member              // who TLS has proved it to be; zero without identities
-	knows   map[identity.KeyID]time.Time // the ends of the certificates it was sent; owned by route
-	faults  int                          // certificates and adverts that did not hold, since faulted; owned by readControl
-	faulted time.Time
-	adverts adverts // owned by readControl
-	id      routing.NodeID
-	cost    routing.Cost
-	dialled bool          // by this node
-	rtt     time.Duration // of the handshake
-	since   time.Time
-	out     outbox
-	streams atomic.Int64
-	silence atomic.Int64  // nanoseconds since something came, as watch last saw it
-	dead    atomic.Bool   // it was asked for a sign of life and gave none
-	beats   chan struct{} // has one when a Heartbeat came
-	gone    chan struct{}
+	mesh     *Mesh
+	part     *part // that made the link
+	link     link.Link
+	control  net.Conn
+	hello    wire.Hello
+	member   identity.Member              // who TLS has proved it to be; zero without identities
+	knows    map[identity.KeyID]time.Time // the ends of the certificates it was sent; owned by route
+	faults   int                          // certificates and adverts that did not hold, since faulted; owned by readControl
+	faulted  time.Time
+	adverts  adverts // owned by readControl
+	id       routing.NodeID
+	cost     routing.Cost
+	dialled  bool          // by this node
+	rtt      time.Duration // of the handshake
+	since    time.Time
+	out      outbox
+	streams  atomic.Int64
+	silence  atomic.Int64  // nanoseconds since something came, as watch last saw it
+	dead     atomic.Bool   // it was asked for a sign of life and gave none
+	expelled atomic.Bool   // see expel
+	beats    chan struct{} // has one when a Heartbeat came
+	gone     chan struct{}
 
 	mu  sync.Mutex
 	end error // why the link ended, the first cause
@@ -155,6 +156,9 @@ func (n *neighbour) readControl() error {
 		msg, err := wire.ParseControl(t, body)
 		if err != nil {
 			return fmt.Errorf("link to %s: %w", n.id, err)
+		}
+		if n.expelled.Load() {
+			continue
 		}
 		if err := n.handle(msg); err != nil {
 			return err
@@ -386,7 +390,7 @@ func (n *neighbour) acceptStreams(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n.streams.Add(1) > maxStreams {
+		if n.streams.Add(1) > maxStreams || n.expelled.Load() {
 			n.streams.Add(-1)
 			stream.Close()
 			continue

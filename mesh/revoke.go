@@ -3,7 +3,6 @@ package mesh
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -77,10 +76,10 @@ func (m *Mesh) guard(ctx context.Context) error {
 	told := number(trust.Revocations()) // at the Hellos, so far
 	tick := time.NewTicker(guardEvery)
 	defer tick.Stop()
+	gone := false  // this node is cut off, and has said so
 	again := false // what was being checked when the list came may be stored by now
 	for {
 		changed := trust.Changed() // before the sweep: none between the two is lost
-		m.sweep(trust)
 		list := trust.Revocations()
 		newer := number(list) > told
 		if newer {
@@ -89,6 +88,11 @@ func (m *Mesh) guard(ctx context.Context) error {
 			for _, n := range m.allNeighbours() {
 				n.push(wire.Revoked{List: list.Raw})
 			}
+		}
+		m.sweep(trust) // who is on the list was sent it
+		if err := m.cutOff(); err != nil && !gone {
+			gone = true
+			m.leave(err)
 		}
 		if newer || again {
 			m.forgetRevoked(ctx)
@@ -136,14 +140,10 @@ func (m *Mesh) sweep(trust *identity.Trust) {
 			}
 		}
 		if err != nil {
-			n.push(wire.GoAway{Code: wire.CodeForbidden, Node: m.cfg.ID, Reason: err.Error()})
-			n.fail(fmt.Errorf("link to %s: %w", n.id, err))
+			n.expel(err)
 		}
 	}
-	m.mu.Lock()
-	conns := slices.Collect(maps.Keys(m.conns))
-	m.mu.Unlock()
-	for _, c := range conns {
+	for _, c := range m.allConns() {
 		err := trust.Still(*c.proof.Load())
 		switch {
 		case errors.Is(err, identity.ErrRevoked):
@@ -152,6 +152,12 @@ func (m *Mesh) sweep(trust *identity.Trust) {
 			c.session.Detach(err)
 		}
 	}
+}
+
+func (m *Mesh) allConns() []*Conn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Collect(maps.Keys(m.conns))
 }
 
 // renewed tells all routers of this node's new certificate.

@@ -33,6 +33,7 @@ type tlsPeer struct {
 	cfg       *tls.Config
 	transport map[string]link.Transport
 	last      tls.ConnectionState
+	list      []byte // of revocations, the first word of the last answer
 }
 
 func newTLSPeer(t *testing.T, self *identity.Self) *tlsPeer {
@@ -78,6 +79,16 @@ func (p *tlsPeer) hello(t *testing.T, scheme string, to *Mesh, frames []byte, he
 	}
 	control.Write(append(append([]byte(nil), frames...), frame...))
 	typ, body, err := wire.ReadFrame(control, nil, wire.MaxFrame)
+	if p.list = nil; err == nil && typ == wire.TypeRevoked { // comes first where somebody is revoked
+		told, err := wire.ParseRevoked(body)
+		if err != nil {
+			return nil, err
+		}
+		p.list = told.List
+	}
+	if p.list != nil {
+		typ, body, err = wire.ReadFrame(control, nil, wire.MaxFrame)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +198,7 @@ func TestRevocationsComeFirst(t *testing.T) {
 	}
 	for scheme, node := range nodes {
 		answer, err := other.hello(t, scheme, node, nil, wire.Hello{ID: "other", Role: Router})
-		if told, ok := answer.(wire.Revoked); !ok || string(told.List) != string(list.Raw) {
+		if string(other.list) != string(list.Raw) {
 			t.Errorf("%s: the first word of a node that has a list: %+v, %v", scheme, answer, err)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/node"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -59,7 +60,7 @@ func (a *access) open(ctx context.Context) (asker, error) {
 	}
 	self, err := a.identity.load()
 	if err != nil {
-		return nil, err
+		return nil, unavailable(err)
 	}
 	carriers, err := transports(nil, self, nil)
 	if err != nil {
@@ -109,7 +110,7 @@ func (e ephemeral) Status(ctx context.Context, want ...string) (control.Status, 
 func unavailable(err error) error {
 	var peer *mesh.PeerError
 	var refused *mesh.RefusedError
-	if errors.As(err, &peer) || errors.As(err, &refused) {
+	if errors.As(err, &peer) || errors.As(err, &refused) || errors.Is(err, identity.ErrRevoked) {
 		return &codeError{exitUnavailable, err}
 	}
 	return err

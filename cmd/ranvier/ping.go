@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 )
 
 func newPing() *cobra.Command {
@@ -51,6 +53,9 @@ func (p *pinger) run(ctx context.Context, target string) error {
 			lost++
 		}
 		p.show(target, r, err)
+		if errors.Is(err, identity.ErrRevoked) {
+			return &codeError{exitUnavailable, nil} // that does not pass
+		}
 		if i == p.count-1 {
 			break
 		}
@@ -74,7 +79,7 @@ func (p *pinger) first(ctx context.Context, target string) (a asker, r control.P
 				return a, r, err
 			}
 			a.Close()
-		} else if time.Now().After(over) {
+		} else if time.Now().After(over) || errors.Is(err, identity.ErrRevoked) {
 			return nil, r, err
 		}
 		if !pause(ctx, min(100*time.Millisecond, max(0, time.Until(over)))) {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/routing"
 	"github.com/ranvier-mesh/ranvier/runner"
@@ -159,7 +160,7 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 		return remote.Run(ctx, o)
 	}
 	if o.Identity, err = r.identity.load(); err != nil {
-		return remote.Result{}, err
+		return remote.Result{}, unavailable(err)
 	}
 	if o.Sign && o.Identity == nil {
 		return remote.Result{}, &usageError{errNoIdentity}
@@ -264,7 +265,7 @@ func streamExit(r runner.Result, err error) int {
 	switch {
 	case errors.As(err, &died), errors.As(err, &broken), errors.As(err, &lost), errors.As(err, &truncated):
 		return exitBroken
-	case errors.As(err, &peer), errors.As(err, &refused), errors.As(err, &notTaken):
+	case errors.As(err, &peer), errors.As(err, &refused), errors.As(err, &notTaken), errors.Is(err, identity.ErrRevoked):
 		return exitUnavailable
 	}
 	return cmp.Or(r.RC, exitFailed)

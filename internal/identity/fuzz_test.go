@@ -244,7 +244,14 @@ func TestLinkTLS(t *testing.T) {
 	if _, err := b.trust.Revoke(list.Raw); err != nil {
 		t.Fatal(err)
 	}
-	if err := shake(t, a.ClientTLS(), b.ServerTLS()); !errors.Is(err, ErrRevoked) {
-		t.Errorf("a revoked node: %v", err)
+	if err := shake(t, b.ClientTLS(), a.ServerTLS()); !errors.Is(err, ErrRevoked) {
+		t.Errorf("a revoked node is dialled: %v", err)
+	}
+	// One that dials is told why, in place of a Hello.
+	if err := shake(t, a.ClientTLS(), b.ServerTLS()); err != nil || !b.trust.RevokedKey(a.Certificate().Leaf) {
+		t.Errorf("a revoked node cannot be told: %v", err)
+	}
+	if _, err := b.trust.Peer([]*x509.Certificate{a.Certificate().Leaf}, false); err == nil {
+		t.Error("a revoked node is believed")
 	}
 }

@@ -137,7 +137,7 @@ func (s *Self) accept(chain []*x509.Certificate) (Member, error) {
 		return Member{}, late
 	}
 	if err != nil {
-		return Member{}, err
+		return Member{}, cutOff(err, chain[0])
 	}
 	if s.ID != "" && m.ID != s.ID {
 		return Member{}, fmt.Errorf("the certificate is for node %s, this node is %s", m.ID, s.ID)

@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 )
 
@@ -20,7 +21,7 @@ func (s *Self) ServerTLS() *tls.Config {
 		GetCertificate:         func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.Certificate(), nil },
 		ClientAuth:             tls.RequireAnyClientCert, // VerifyConnection checks it
 		SessionTicketsDisabled: true,
-		VerifyConnection:       s.trust.verifier(AsClient),
+		VerifyConnection:       s.trust.verifyClient,
 	}
 }
 
@@ -38,6 +39,17 @@ func (s *Self) ClientTLS() *tls.Config {
 		SessionTicketsDisabled: true,
 		VerifyConnection:       s.trust.verifier(AsServer),
 	}
+}
+
+// verifyClient lets members in whose own key was revoked, and nobody else who is
+// not a member: TLS would not tell them why. Who greets a link turns them
+// away (RevokedKey), and tells them with the CA's list.
+func (t *Trust) verifyClient(state tls.ConnectionState) error {
+	_, err := t.Verify(state.PeerCertificates, AsClient)
+	if errors.Is(err, errKeyRevoked) {
+		return nil
+	}
+	return err
 }
 
 func (t *Trust) verifier(use Usage) func(tls.ConnectionState) error {

@@ -346,7 +346,7 @@ func (t *Trust) checkRevoked(way []*x509.Certificate) error {
 			if i > 0 {
 				return fmt.Errorf("its CA: %w", ErrRevoked)
 			}
-			return ErrRevoked
+			return errKeyRevoked
 		}
 	}
 	return nil

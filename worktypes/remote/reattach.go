@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/identity"
 	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 )
@@ -20,7 +21,7 @@ const (
 // passing reports whether an error is one of the way, or of a node that is about
 // to be started again: what will be different later.
 func passing(err error) bool {
-	for _, lasting := range []error{wire.ErrMalformed, worktypes.ErrBadPayload, worktypes.ErrUnknownUnit, worktypes.ErrForbidden} {
+	for _, lasting := range []error{wire.ErrMalformed, worktypes.ErrBadPayload, worktypes.ErrUnknownUnit, worktypes.ErrForbidden, identity.ErrRevoked} {
 		if errors.Is(err, lasting) {
 			return false
 		}
