@@ -90,7 +90,7 @@ func attach(ctx context.Context, c *work.Client, unit string, p runner.ProcessOp
 	case err != nil:
 		return &codeError{streamExit(result, err), err}
 	case result.RC != 0:
-		return &codeError{result.RC, fmt.Errorf("unit %s/%s ended with exit code %d (%s)", c.Node, unit, result.RC, result.Status)}
+		return jobEnd(fmt.Sprintf("unit %s/%s", c.Node, unit), result, false)
 	}
 	return nil
 }

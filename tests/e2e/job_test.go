@@ -138,6 +138,27 @@ func TestPlaysThatFail(t *testing.T) {
 	t.Cleanup(n.leftNothing)
 }
 
+// The submitter is told which time limit of the worker's is over.
+func TestTimeLimitsAreToldApart(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "n", listener)
+	for setting, want := range map[string]string{
+		"idle_timeout: 3": `the job said nothing for 3 s \(idle_timeout\)`,
+		"job_timeout: 2":  `the job took longer than its limit of 2 s \(timeout or job_timeout\)`,
+	} {
+		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
+			p := newProject(t, "- command: sleep 600\n")
+			p.write("env/settings", setting+"\n")
+			run := p.run(n, "n")
+			run.exits(254)
+			run.says(`the job on node n ended with exit code 254 \(timeout\): ` + want)
+			p.status("timeout", "254")
+		})
+	}
+	t.Cleanup(n.leftNothing)
+}
+
 // What a play prints comes as it was printed.
 func TestOutputIsUntouched(t *testing.T) {
 	t.Parallel()
