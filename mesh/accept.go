@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/admission"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 )
 
@@ -44,7 +45,7 @@ func (l *boundListener) run(ctx context.Context) error {
 	defer links.Wait()
 	m := l.mesh
 	m.log.Info("listening", "address", l.bound())
-	unknown, strangers := newAdmission(maxHandshakes), newBounded(m.log, strangerLines, strangerBurst)
+	unknown, strangers := admission.New(maxHandshakes, maxHandshakes), newBounded(m.log, strangerLines, strangerBurst)
 	for {
 		k, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -58,15 +59,14 @@ func (l *boundListener) run(ctx context.Context) error {
 			}
 			continue
 		}
-		entrant, victim := unknown.enter(k)
-		if victim != nil {
-			strangers.warn("too many peers connect at once; one is turned away", "from", victim.RemoteAddr())
-			go victim.Close() // its goroutine below ends with it
-		}
+		place := unknown.Enter(k.RemoteAddr(), func() {
+			strangers.warn("too many peers connect at once; one is turned away", "from", k.RemoteAddr())
+			go k.Close() // its goroutine below ends with it
+		})
 		links.Go(func() {
 			defer k.Close()
 			n, err := m.welcomed(ctx, k, l.cfg)
-			unknown.leave(entrant)
+			unknown.Leave(place)
 			if errors.Is(err, link.ErrOther) {
 				return
 			}

@@ -12,10 +12,8 @@ import (
 	"math/big"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -313,78 +311,6 @@ func (c *CA) grant(s *caState, claims Claims, key crypto.PublicKey) (*Grant, err
 	}
 	m.Renewed, m.NotAfter = now, chain[0].NotAfter
 	return &Grant{Claims: claims, CA: c.node, Chain: rawCerts(chain), Roots: rawCerts(roots), Revocations: list}, nil
-}
-
-// Request describes a join token.
-type Request struct {
-	Role Role
-	// Pattern is what the id must match, with * and ? as in a shell.
-	Pattern string
-	Work    []string
-	// TTL is how long the token can be used; 0: an hour.
-	TTL time.Duration
-	// Addresses are where the CA's node listens; empty: those of the CA.
-	Addresses []string
-}
-
-// Token makes a join token. The CA keeps a hash of its secret.
-func (c *CA) Token(r Request) (Token, error) {
-	if _, err := ParseRole(string(r.Role)); err != nil {
-		return Token{}, err
-	}
-	if err := checkWork(r.Work); err != nil {
-		return Token{}, err
-	}
-	if _, err := path.Match(r.Pattern, "x"); err != nil || r.Pattern == "" {
-		return Token{}, fmt.Errorf("id pattern %q: write an id, where * stands for any letters and ? for one", r.Pattern)
-	}
-	if r.TTL == 0 {
-		r.TTL = time.Hour
-	}
-	if r.TTL < 0 || r.TTL > 30*24*time.Hour {
-		return Token{}, fmt.Errorf("a token for %v: at most 30 days are allowed", r.TTL)
-	}
-	roots, err := c.Roots()
-	if err != nil {
-		return Token{}, err
-	}
-	now := c.clock.Now()
-	t := Token{Mesh: c.mesh, Addresses: r.Addresses, Pin: keyIDOfCert(roots[0]), Issued: now, Role: r.Role}
-	if !strings.ContainsAny(r.Pattern, `*?[\`) {
-		t.ID = routing.NodeID(r.Pattern)
-	}
-	rand.Read(t.Secret[:])
-	err = c.update(func(s *caState) error {
-		if len(t.Addresses) == 0 {
-			t.Addresses = s.Addresses
-		}
-		if err := t.check(); err != nil {
-			return err
-		}
-		if m := s.Members[routing.NodeID(r.Pattern)]; m != nil {
-			return fmt.Errorf("node %s: %w: revoke it first, or choose another id", r.Pattern, ErrTaken)
-		}
-		s.Tokens[secretHash(t.Secret)] = &grantable{Role: r.Role, Pattern: r.Pattern, Work: r.Work, Ends: now.Add(r.TTL)}
-		return nil
-	})
-	return t, err
-}
-
-// Redeem spends a token's secret: the key gets a certificate for the id.
-func (c *CA) Redeem(secret [SecretLen]byte, id routing.NodeID, key ed25519.PublicKey) (g *Grant, err error) {
-	keyID, err := KeyIDOf(key)
-	if err != nil {
-		return nil, err
-	}
-	err = c.update(func(s *caState) error {
-		t, err := s.redeem(secret, id, keyID, c.clock.Now())
-		if err != nil {
-			return err
-		}
-		g, err = c.grant(s, Claims{Mesh: c.mesh, ID: id, Role: t.Role, Work: t.Work}, key)
-		return err
-	})
-	return g, err
 }
 
 // Renew gives a member that has proven its key a new certificate: for the id,

@@ -341,6 +341,25 @@ func TestRevocationsForged(t *testing.T) {
 	}
 }
 
+// A token that no id could be for is not made.
+func TestTokenForNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for pattern, want := range map[string]string{
+		"a/b": "slash", "a/*": "slash", "": "write an id", "[a": "write an id", "edge 1": "letters, digits", "edge+*": "letters, digits", "Localhost": "localhost",
+		strings.Repeat("a", routing.MaxNodeIDLen+1): "at most",
+	} {
+		if _, err := w.Token(Request{Role: Leaf, Pattern: pattern}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("a token for %q: %v, want %q", pattern, err, want)
+		}
+	}
+	for _, pattern := range []string{"*", "localhost*", "edge-[0-9]?", "[^a]*", "alice@example.com"} {
+		if _, err := w.Token(Request{Role: Leaf, Pattern: pattern}); err != nil {
+			t.Errorf("a token for %q: %v", pattern, err)
+		}
+	}
+}
+
 func TestRedeem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

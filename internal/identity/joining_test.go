@@ -58,40 +58,6 @@ func TestJoinCrowded(t *testing.T) {
 	}
 }
 
-func TestJoinPlaces(t *testing.T) {
-	t.Parallel()
-	s := joinPlaces{hosts: map[string][]*joinPlace{}}
-	var lost []string
-	enter := func(host string, n int) *joinPlace {
-		name := fmt.Sprintf("%s/%d", host, n)
-		return s.enter(&net.TCPAddr{IP: net.ParseIP(host), Port: 1000 + n}, func() { lost = append(lost, name) })
-	}
-	first := enter("10.0.0.1", 0)
-	for i := range joinsOfHost {
-		enter("10.0.0.1", i+1)
-	}
-	if strings.Join(lost, " ") != "10.0.0.1/0" || !s.leave(first) {
-		t.Errorf("lost their places: %v", lost)
-	}
-	for i := range joinsOfHost {
-		for h := range 3 {
-			enter(fmt.Sprintf("10.0.1.%d", h), i)
-		}
-	}
-	lost = nil
-	honest := enter("10.0.9.9", 0)
-	if len(lost) != 1 || s.count != maxJoins {
-		t.Errorf("lost their places: %v, %d are there", lost, s.count)
-	}
-	if s.leave(honest) || s.count != maxJoins-1 {
-		t.Errorf("an honest one has lost its place; %d are left", s.count)
-	}
-	s.leave(honest)
-	if s.count != maxJoins-1 {
-		t.Error("a place was given back twice")
-	}
-}
-
 // Who is turned away comes again.
 func TestJoinAfterBusy(t *testing.T) {
 	t.Parallel()

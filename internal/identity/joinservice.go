@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/admission"
 )
 
 // JoinService lets nodes join over the listeners of the CA's node. Its methods
@@ -20,7 +22,7 @@ import (
 type JoinService struct {
 	ca       *CA
 	log      *slog.Logger
-	places   joinPlaces
+	places   *admission.Places
 	partings chan struct{}
 	patience time.Duration // tokenTime; tests have more of it
 
@@ -33,7 +35,7 @@ type JoinService struct {
 // NewJoinService returns the join service of a CA.
 func NewJoinService(ca *CA, log *slog.Logger) *JoinService {
 	return &JoinService{
-		ca: ca, log: log, places: joinPlaces{hosts: map[string][]*joinPlace{}}, partings: make(chan struct{}, maxPartings),
+		ca: ca, log: log, places: admission.New(maxJoins, joinsOfHost), partings: make(chan struct{}, maxPartings),
 		patience: tokenTime,
 	}
 }
@@ -68,9 +70,9 @@ func (s *JoinService) Config(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 func (s *JoinService) Serve(conn *tls.Conn) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(s.patience))
-	place := s.places.enter(conn.RemoteAddr(), func() { conn.SetReadDeadline(time.Now()) })
+	place := s.places.Enter(conn.RemoteAddr(), func() { conn.SetReadDeadline(time.Now()) })
 	r, err := readJoin(conn)
-	if lost := s.places.leave(place); lost && err != nil {
+	if lost := s.places.Leave(place); lost && err != nil {
 		s.log.Warn("too many nodes ask to join at once; one that has not shown a token is turned away", "from", conn.RemoteAddr())
 		s.turnAway(conn)
 		return

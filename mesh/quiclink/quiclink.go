@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/quic-go/quic-go"
-	"golang.org/x/time/rate"
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
@@ -38,7 +37,15 @@ const (
 	// unproven is how many connections a second may begin without a proof
 	// that their address is not forged; more than those cost a round trip.
 	unproven = 50
+	// maxHandshakes is how many peers of one listener may have begun and not be
+	// accepted yet. From a quarter of that on each has to prove its address, so
+	// that nobody takes places in the names of others.
+	maxHandshakes = 256
+	proofFrom     = maxHandshakes / 4
 )
+
+// errCrowded refuses a connection; the peer is told no more than that.
+var errCrowded = errors.New("too many peers connect at once")
 
 // Config has what a Transport needs beside addresses.
 type Config struct {
@@ -125,9 +132,9 @@ func (t *Transport) Listen(ctx context.Context, addr string) (link.Listener, err
 	if err != nil {
 		return nil, err
 	}
-	known := rate.NewLimiter(unproven, unproven)
+	e := newEntrance(t.log)
 	s := &socket{
-		transport: &quic.Transport{Conn: pc, VerifySourceAddress: func(net.Addr) bool { return !known.Allow() }},
+		transport: &quic.Transport{Conn: pc, VerifySourceAddress: e.prove, ConnContext: e.enter},
 		conn:      pc, users: 1,
 	}
 	l, err := s.transport.Listen(t.server, config())
@@ -154,6 +161,7 @@ func (l *listener) Accept() (link.Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	leave(conn)
 	return newLink(conn, l.socket.share(), l.options), nil
 }
 

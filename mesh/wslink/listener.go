@@ -8,17 +8,17 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 
 	"github.com/coder/websocket"
 
+	"github.com/ranvier-mesh/ranvier/internal/admission"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
 	"github.com/ranvier-mesh/ranvier/mesh/muxlink"
 )
 
-// maxWaiting is how many connections may be no WebSockets yet; what comes
-// beyond is closed at once.
+// maxWaiting is how many connections may be no WebSockets yet; who comes beyond
+// has the place of the oldest of the host that has the most.
 const maxWaiting = 256
 
 // listener is a web server that has one thing to offer.
@@ -31,7 +31,8 @@ type listener struct {
 	done    chan struct{}
 	once    sync.Once
 	server  *http.Server
-	waiting atomic.Int64
+	waiting *admission.Places
+	places  sync.Map // net.Conn to *admission.Place, of those that wait
 }
 
 // tlsListener puts TLS on what comes, and bounds what is held for it until it is a
@@ -53,18 +54,24 @@ func (l *tlsListener) Accept() (net.Conn, error) {
 
 // free lifts the bound of a connection that is the WebSocket's alone.
 func free(conn net.Conn) {
-	if secured, ok := conn.(*tls.Conn); ok {
-		if u, ok := secured.NetConn().(*link.Unproven); ok {
-			u.Free()
-		}
+	if u, ok := below(conn).(*link.Unproven); ok {
+		u.Free()
 	}
+}
+
+// below is the connection that TLS is spoken on, or conn itself.
+func below(conn net.Conn) net.Conn {
+	if secured, ok := conn.(*tls.Conn); ok {
+		return secured.NetConn()
+	}
+	return conn
 }
 
 // connKey finds the connection below a request.
 type connKey struct{}
 
 func serve(inner net.Listener, path string, within *tls.Config, o link.Options) *listener {
-	l := &listener{inner: inner, path: path, tls: within, options: o, links: make(chan link.Link), done: make(chan struct{})}
+	l := &listener{inner: inner, path: path, tls: within, options: o, links: make(chan link.Link), done: make(chan struct{}), waiting: admission.New(maxWaiting, maxWaiting)}
 	l.server = &http.Server{
 		Handler:           http.HandlerFunc(l.upgrade),
 		ReadHeaderTimeout: handshakeTime,
@@ -85,11 +92,11 @@ func serve(inner net.Listener, path string, within *tls.Config, o link.Options) 
 func (l *listener) count(c net.Conn, s http.ConnState) {
 	switch s {
 	case http.StateNew:
-		if l.waiting.Add(1) > maxWaiting {
-			c.Close()
-		}
+		l.places.Store(c, l.waiting.Enter(c.RemoteAddr(), func() { below(c).Close() }))
 	case http.StateHijacked, http.StateClosed:
-		l.waiting.Add(-1)
+		if place, ok := l.places.LoadAndDelete(c); ok {
+			l.waiting.Leave(place.(*admission.Place))
+		}
 	}
 }
 

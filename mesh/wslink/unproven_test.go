@@ -59,6 +59,37 @@ func TestWhatIsHeldForStrangers(t *testing.T) {
 	k.Close()
 }
 
+// Who holds connections that are no WebSockets crowds out himself.
+func TestManyThatAreNoWebSockets(t *testing.T) {
+	server, client := linktest.Certificates(t)
+	for name, tr := range map[string]Transport{"ws": {}, "wss": {Secure: true, ServerTLS: server, ClientTLS: client}} {
+		t.Run(name, func(t *testing.T) {
+			addr := accepting(t, tr, "127.0.0.1:0")
+			from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}, Timeout: 30 * time.Second}
+			var first net.Conn
+			for range maxWaiting + 1 {
+				c, err := from.DialContext(t.Context(), "tcp", addr)
+				if err != nil {
+					t.Skipf("this host has no 127.0.0.2: %v", err)
+				}
+				defer c.Close()
+				if first == nil {
+					first = c
+				}
+			}
+			k, err := tr.Dial(t.Context(), addr)
+			if err != nil {
+				t.Fatalf("another host: %v", err)
+			}
+			k.Close()
+			first.SetReadDeadline(time.Now().Add(30 * time.Second))
+			if _, err := first.Read(make([]byte, 1)); err == nil || isTimeout(err) {
+				t.Errorf("the oldest of them is still there: %v", err)
+			}
+		})
+	}
+}
+
 // held is what is on the heap and on stacks after a collection.
 func held() int {
 	runtime.GC()

@@ -16,6 +16,7 @@ import (
 var order = [][]string{
 	{"routing"},
 	{"internal/wire"},
+	{"internal/admission"},
 	{"internal/identity"},
 	{"internal/process"},
 	{"internal/jobdir"},
