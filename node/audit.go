@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ranvier-mesh/ranvier/internal/policy"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 	"github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
@@ -56,6 +57,10 @@ type auditLine struct {
 // because it is another's is in the log and the counters as well.
 func (n *Node) audited(e remote.Event) {
 	n.audit.write(e)
+	if e.Action == "submit" && errors.Is(e.Err, worktypes.ErrTooLarge) { // the payload of a work-policy: it shows only as the bytes come
+		n.refused.count(policy.Work)
+		n.log.Warn("refused by the policy", "peer", e.Peer, "from", e.From, "what", policy.Work, "name", e.Type, "unit", fmt.Sprintf("%.64s", e.Unit), "why", e.Err)
+	}
 	if e.Action != "submit" && errors.Is(e.Err, worktypes.ErrForbidden) {
 		n.refused.units.Add(1)
 		n.log.Warn("refused by the policy", "peer", e.Peer, "from", e.From, "what", "unit of "+e.Owner, "name", e.Action, "unit", fmt.Sprintf("%.64s", e.Unit), "why", e.Err)

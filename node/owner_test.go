@@ -113,6 +113,7 @@ func TestPolicyKeysThroughANode(t *testing.T) {
 		"- work-policy: {worktype: wait, concurrent: 1}\n- work-policy: {worktype: echo, params: [], payload: 100}\n")
 	client := c.work(c.attach(begin(t, c.ca, "alice", identity.Client, "*"), a), "a")
 
+	before := statusOf(t, a).Refused.Work
 	_, err := client.Submit(ctx, worktypes.Spec{ID: worktypes.NewID(), Type: "echo", Params: map[string]string{"params": "x"}}, nil)
 	if !errors.Is(err, worktypes.ErrForbidden) || !strings.Contains(err.Error(), `does not allow the parameter "params"`) {
 		t.Errorf("a parameter that is not allowed: %v", err)
@@ -126,6 +127,11 @@ func TestPolicyKeysThroughANode(t *testing.T) {
 	if st, serr := client.Status(ctx, large); serr != nil || st.State != worktypes.Failed || !strings.Contains(st.Detail, "at most 100 bytes") {
 		t.Errorf("a payload that is too large: %v; %+v, %v", err, st, serr)
 	}
+	within(t, "both are counted and in the log", func() bool {
+		log := c.log["a"].String()
+		return statusOf(t, a).Refused.Work == before+2 && strings.Count(log, "refused by the policy") == 2 &&
+			strings.Contains(log, "does not allow the parameter") && strings.Contains(log, "at most 100 bytes")
+	})
 
 	first, second := worktypes.NewID(), worktypes.NewID()
 	for _, id := range []string{first, second} {

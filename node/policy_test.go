@@ -95,7 +95,7 @@ func TestPolicy(t *testing.T) {
 		"bob cancels alice's unit":                       bobCancels,
 		"bob releases alice's unit":                      client(other).Release(limit, spec.ID),
 	} {
-		if !errors.Is(err, worktypes.ErrForbidden) {
+		if whose := strings.HasPrefix(name, "bob"); !errors.Is(err, worktypes.ErrForbidden) || strings.Contains(err.Error(), "belongs to somebody else") != whose {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -113,15 +113,25 @@ func TestPolicy(t *testing.T) {
 	if _, err := c.Status(limit); err != nil {
 		t.Error(err)
 	}
-	for _, command := range []string{"reload", "connect", "drain", "work"} {
-		if err := c.Call(limit, map[string]any{"command": command, "node": "a", "service": "work"}, nil); err == nil {
-			t.Errorf("%s is allowed over the mesh", command)
+	before := statusOf(t, n).Refused
+	for command, args := range map[string]map[string]any{
+		"reload":  {},
+		"connect": {"node": "a", "service": "work"},
+		"drain":   {},
+		"work":    {"subcommand": "submit", "node": "elsewhere", "worktype": "cat"}, // under this node's name
+	} {
+		args["command"] = command
+		if err := c.Call(limit, args, nil); err == nil || !strings.Contains(err.Error(), "alice may not") {
+			t.Errorf("%s over the mesh: %v", command, err)
 		}
+	}
+	if got := statusOf(t, n).Refused.Commands - before.Commands; got != 4 {
+		t.Errorf("%d refused commands are counted", got)
 	}
 
 	// A user renews, and one who was revoked on the CA's host is gone.
-	before := bob.Certificate().Leaf.SerialNumber
-	if err := RenewOver(limit, other.Mesh, bob); err != nil || bob.Certificate().Leaf.SerialNumber.Cmp(before) == 0 {
+	serial := bob.Certificate().Leaf.SerialNumber
+	if err := RenewOver(limit, other.Mesh, bob); err != nil || bob.Certificate().Leaf.SerialNumber.Cmp(serial) == 0 {
 		t.Errorf("renewal: %v", err)
 	}
 	if _, err := ca.Revoke("bob"); err != nil {

@@ -114,7 +114,7 @@ func (w workRequest) one(ctx context.Context, sub string, f func(id string) erro
 		return err
 	}
 	if w.peer != "" && !spec.Allows(w.peer) {
-		err := fmt.Errorf("%w: unit %s", worktypes.ErrForbidden, id)
+		err := fmt.Errorf("%w: unit %s belongs to somebody else", worktypes.ErrForbidden, id)
 		w.audit(id, err)
 		return err
 	}

@@ -22,8 +22,9 @@ var (
 	ErrUnknownUnit = errors.New("no such work unit")
 	// ErrReleased is a submit under the id of a unit that was released.
 	ErrReleased = errors.New("the unit was released")
-	// ErrForbidden is something that only a unit's owner may do.
-	ErrForbidden = errors.New("not allowed: the unit belongs to somebody else")
+	// ErrForbidden is something that the node's policy, or who owns a unit, does
+	// not allow; what wraps it says which.
+	ErrForbidden = errors.New("not allowed")
 	// ErrOtherStore is a submit that was meant for another data directory: the
 	// node was set up anew since, and cannot know what it did before.
 	ErrOtherStore = errors.New("the node's data directory is another one than before")

@@ -38,7 +38,7 @@ func (x *exchange) allowed(id string) error {
 	if err != nil || x.s.Admin != "" && x.peer == x.s.Admin || spec.Allows(x.peer) {
 		return nil
 	}
-	return fmt.Errorf("%w: unit %s", worktypes.ErrForbidden, id)
+	return fmt.Errorf("%w: unit %s belongs to somebody else", worktypes.ErrForbidden, id)
 }
 
 // accept is Manager.Submit with the store and the payload that the submit is
