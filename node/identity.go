@@ -21,8 +21,9 @@ const (
 	// renewEvery is how often the node looks whether its certificate is due: by
 	// a timer of its whole half-life it would not notice a clock that was set.
 	renewEvery = time.Hour
-	// renewRetry bounds the random pause after a renewal that failed.
-	renewRetry = 5 * time.Minute
+	// After a renewal that failed there is a random pause, which doubles up to
+	// renewRetry: a node that starts has no link yet.
+	renewFirst, renewRetry = time.Second, 5 * time.Minute
 	// renewTime is how long a renewal may take.
 	renewTime = 15 * time.Second
 	// endsSoon is when a certificate that is not renewed becomes an error in the log.
@@ -90,13 +91,16 @@ func (n *Node) learn(g *errgroup.Group) {
 // renew gets a new certificate at half the life of the old one, for as long as
 // the node lives.
 func (n *Node) renew(ctx context.Context) error {
-	for {
+	for pause := renewFirst; ; {
 		wait := renewEvery
 		due := n.self.RenewAt().Sub(n.self.Trust().Clock().Now())
 		if due <= 0 {
 			if err := n.renewNow(ctx); err != nil && ctx.Err() == nil {
 				n.tellRenewal(err)
-				wait = renewRetry/10 + rand.N(renewRetry)
+				wait = pause/2 + rand.N(pause)
+				pause = min(2*pause, renewRetry)
+			} else {
+				pause = renewFirst
 			}
 		} else {
 			wait = min(wait, due)
