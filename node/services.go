@@ -36,6 +36,7 @@ type serviceItem struct {
 // service is an item that has what it listens on.
 type service struct {
 	item  serviceItem
+	bound string // the address of its socket; empty: it has none
 	log   *slog.Logger
 	serve func(context.Context) error
 	close func() error // gives free what it listens on
@@ -139,6 +140,10 @@ func (n *Node) openInbound(in config.Inbound, item serviceItem) (*service, error
 		}
 		return conn, nil
 	}
+	if in.AnyHost && n.self == nil && !n.cfg.Node.Insecure && !n.open {
+		_, port, _ := net.SplitHostPort(in.Address)
+		in.Address = net.JoinHostPort("127.0.0.1", port)
+	}
 	if in.Network == "udp" {
 		addr, err := net.ResolveUDPAddr("udp", in.Address)
 		if err != nil {
@@ -150,7 +155,7 @@ func (n *Node) openInbound(in config.Inbound, item serviceItem) (*service, error
 		}
 		u := &proxy.UDPInbound{Dial: dial, Log: log}
 		log.Info("a service of the mesh is served here", "bound", conn.LocalAddr())
-		return &service{item: item, log: log, close: conn.Close, serve: func(ctx context.Context) error { return u.Serve(ctx, conn) }}, nil
+		return &service{item: item, bound: conn.LocalAddr().String(), log: log, close: conn.Close, serve: func(ctx context.Context) error { return u.Serve(ctx, conn) }}, nil
 	}
 	server, err := n.serverTLS(in.TLSServer)
 	if err != nil {
@@ -170,7 +175,7 @@ func (n *Node) openInbound(in config.Inbound, item serviceItem) (*service, error
 	}
 	p := &proxy.Inbound{Dial: dial, Server: server, Client: client, Log: log}
 	log.Info("a service of the mesh is served here", "bound", l.Addr())
-	return &service{item: item, log: log, close: l.Close, serve: func(ctx context.Context) error { return p.Serve(ctx, l) }}, nil
+	return &service{item: item, bound: l.Addr().String(), log: log, close: l.Close, serve: func(ctx context.Context) error { return p.Serve(ctx, l) }}, nil
 }
 
 func (n *Node) openOutbound(out config.Outbound, item serviceItem) (*service, error) {

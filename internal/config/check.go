@@ -143,6 +143,15 @@ func (c *Config) CheckLoopback() error {
 				l.Address()))
 		}
 	}
+	for _, in := range c.Inbound {
+		l := Listener{TLS: in.TLSServer}
+		l.BindAddr, _, _ = net.SplitHostPort(in.Address)
+		if in.Network != "unix" && !in.AnyHost && !l.loopback() && !l.closed() {
+			errs = append(errs, in.Pos.Errorf("bindaddr",
+				`anyone who reaches %s could use service %s of node %s, and this node has no identity: make one with "ranvier ca init" or "ranvier join", or write "bindaddr: 127.0.0.1", or "insecure: true" in the item node to allow it`,
+				in.Address, in.RemoteService, in.RemoteNode))
+		}
+	}
 	for _, s := range c.ControlServices {
 		if err := s.checkTCP(); err != nil {
 			errs = append(errs, err)

@@ -303,6 +303,13 @@ func TestCheckLoopback(t *testing.T) {
 		"- tcp-listener: {port: 1, bindaddr: somehost}":                 false,
 		"- node: {insecure: true}\n- tcp-listener: 1":                   true,
 		"- tcp-listener: {port: 1, bindaddr: '::1'}\n- tcp-listener: 2": false,
+
+		"- local-only:\n- tcp-server: {port: 1, remotenode: a, remoteservice: s}":                                              true, // on loopback then
+		"- local-only:\n- tcp-server: {port: 1, bindaddr: 127.0.0.1, remotenode: a, remoteservice: s}":                         true,
+		"- local-only:\n- tcp-server: {port: 1, bindaddr: 0.0.0.0, remotenode: a, remoteservice: s}":                           false,
+		"- local-only:\n- udp-server: {port: 1, bindaddr: 10.0.0.1, remotenode: a, remoteservice: s}":                          false,
+		"- node: {insecure: true}\n- local-only:\n- udp-server: {port: 1, bindaddr: 0.0.0.0, remotenode: a, remoteservice: s}": true,
+		"- local-only:\n- unix-socket-server: {filename: /run/x, remotenode: a, remoteservice: s}":                             true,
 	} {
 		c, err := parseText(text)
 		if err != nil {

@@ -20,6 +20,7 @@ type Inbound struct {
 	Pos           Pos
 	Network       string      // "tcp", "udp" or "unix"
 	Address       string      // host:port, or the file name of a unix socket
+	AnyHost       bool        // the file names no bindaddr, so Address has Receptor's default
 	Permissions   fs.FileMode // of a unix socket
 	RemoteNode    routing.NodeID
 	RemoteService string
@@ -71,6 +72,7 @@ func buildInbound(network string) func(*Config, *fields) {
 			in.Permissions = f.mode("permissions", 0o600)
 			f.tls("tls", client, setClient)
 		default:
+			in.AnyHost = !f.has("bindaddr")
 			host := get(f, "bindaddr", "0.0.0.0", asHost)
 			port := need(f, "port", asPort)
 			in.Address = net.JoinHostPort(host, strconv.Itoa(int(port)))
