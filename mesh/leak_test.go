@@ -172,12 +172,12 @@ func TestStreamsLeaveNothing(t *testing.T) {
 	}()
 	round := func() {
 		var all sync.WaitGroup
-		open := make(chan struct{}, 16) // handshakes at a time
+		open := make(chan struct{}, 16) // at a time
 		for range atOnce {
 			all.Go(func() {
 				open <- struct{}{}
+				defer func() { <-open }()
 				c, err := first.Dial(context.Background(), last.ID(), "test")
-				<-open
 				if err != nil {
 					t.Error(err)
 					return

@@ -9,12 +9,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/freeport"
 	"github.com/ranvier-mesh/ranvier/mesh"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
@@ -111,22 +113,7 @@ func (n *fileNode) reach(id string) {
 	}
 }
 
-// freePort returns a port that nobody has, of TCP and UDP.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	u, err := net.ListenPacket("udp", l.Addr().String())
-	if err != nil {
-		return freePort(t)
-	}
-	u.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
-}
+func freePort(t *testing.T) string { return strconv.Itoa(freeport.Pick(t)) }
 
 func TestAStreamRunsThroughAReload(t *testing.T) {
 	first, second := freePort(t), freePort(t)

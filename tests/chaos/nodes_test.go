@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/internal/freeport"
 )
 
 // patience is how long anything may take.
@@ -70,7 +70,7 @@ func startNode(t *testing.T, id, items string) *node {
 // newNode makes a node that does not run yet; options are of its item node.
 func newNode(t *testing.T, id, options, items string) *node {
 	t.Helper()
-	n := &node{t: t, id: id, dir: t.TempDir(), port: freePort(t)}
+	n := &node{t: t, id: id, dir: t.TempDir(), port: freeport.Pick(t)}
 	text := fmt.Sprintf("---\n- node: {id: %s, datadir: %s%s}\n- control-service: {service: control, filename: %s}\n"+
 		"- tcp-listener: {bindaddr: 127.0.0.1, port: %d}\n- work-command: {worktype: sh, command: sh, allowruntimeparams: true}\n%s",
 		id, n.data(), options, n.socket(), n.port, items)
@@ -79,16 +79,6 @@ func newNode(t *testing.T, id, options, items string) *node {
 	}
 	t.Cleanup(n.end)
 	return n
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func (n *node) data() string   { return filepath.Join(n.dir, "data") }

@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/freeport"
 )
 
 // host is where somebody uses the program: a home of its own.
@@ -52,12 +55,7 @@ func (h *host) node(dir string) *process {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(freeport.Pick(t)))
 }
 
 // A mesh with identities, from nothing to a job, with the commands that the

@@ -15,6 +15,7 @@ import (
 // those of one "x/...", which is x and all below it: they settle it themselves.
 var order = [][]string{
 	{"routing"},
+	{"internal/freeport"},
 	{"internal/wire"},
 	{"internal/admission"},
 	{"internal/identity"},
