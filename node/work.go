@@ -77,7 +77,7 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 	if len(types)+len(n.cfg.Kubernetes) > 0 {
 		return types, nil
 	}
-	t, err := ansiblerunner.Find(n.worker)
+	t, err := ansiblerunner.Find(n.worker, string(n.cfg.Node.ID))
 	if err != nil {
 		n.log.Info("this node takes no ansible-runner work", "cause", err)
 		return nil, nil

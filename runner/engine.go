@@ -37,6 +37,7 @@ type engine struct {
 	files *command.Files
 	to    sink
 	log   *slog.Logger
+	node  string // for messages; empty: the host name
 
 	filter  *events.Filter
 	stdout  *os.File // nil where it is not kept
@@ -179,7 +180,8 @@ func (e *engine) argv() ([]string, error) {
 			return argv, nil
 		}
 	}
-	return nil, fmt.Errorf("%s in PATH %s: %w", argv[0], path, exec.ErrNotFound)
+	e.log.Debug("a program is missing", "program", argv[0], "PATH", path)
+	return nil, fmt.Errorf("%s: %w", argv[0], exec.ErrNotFound)
 }
 
 // output takes what the terminal said.
@@ -227,7 +229,7 @@ func (e *engine) settle(r terminal.Result, err error) error {
 	o := &e.outcome
 	switch {
 	case err != nil && r.Exit.Code == 0 && r.Exit.Signal == 0 && isStart(err):
-		*o = ending{"error", 127, notStarted(e.job.Argv[0], err), err}
+		*o = ending{"error", 127, notStarted(e.node, e.job.Argv[0], err), err}
 		return nil
 	case err != nil:
 		return err
@@ -264,10 +266,12 @@ func isStart(err error) bool {
 }
 
 // notStarted says which program is missing where, and what to install.
-func notStarted(program string, err error) string {
-	node, herr := os.Hostname()
-	if herr != nil {
-		node = "this machine"
+func notStarted(node, program string, err error) string {
+	if node == "" {
+		var herr error
+		if node, herr = os.Hostname(); herr != nil {
+			node = "this machine"
+		}
 	}
 	name := filepath.Base(program)
 	if !errors.Is(err, exec.ErrNotFound) && !errors.Is(err, fs.ErrNotExist) {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -32,6 +33,8 @@ type WorkOptions struct {
 	Keepalive time.Duration
 	// MaxBytes is how much the archive may unpack to; 0 means 64 GiB.
 	MaxBytes int64
+	// Node is what this machine is called in messages; empty: its host name.
+	Node string
 	// TempDir is where archives wait until they are whole. Empty means
 	// $TMPDIR, else /var/tmp.
 	TempDir string
@@ -57,7 +60,7 @@ type WorkError struct {
 
 // Error is the explanation, and the cause where that says more.
 func (e *WorkError) Error() string {
-	if e.Err == nil || strings.HasSuffix(e.Err.Error(), e.Explanation) {
+	if e.Err == nil || errors.Is(e.Err, exec.ErrNotFound) || strings.HasSuffix(e.Err.Error(), e.Explanation) {
 		return e.Explanation
 	}
 	return e.Explanation + ": " + e.Err.Error()
@@ -240,7 +243,7 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		}
 		return fault(err.Error(), optionsError(err))
 	}
-	e := &engine{job: job, to: w, log: w.Log}
+	e := &engine{job: job, to: w, log: w.Log, node: w.Node}
 	defer e.close()
 	if err := e.run(ctx, dir); err != nil {
 		var path *fs.PathError

@@ -107,7 +107,7 @@ func TestWorkSaysThatAnsibleIsMissing(t *testing.T) {
 	files["env/envvars"] = "PATH: /nowhere"
 	d := workDir(t, files, site)
 	if want := "ansible-playbook not found on node "; !strings.Contains(d.last().Explanation, want) ||
-		!strings.HasSuffix(d.last().Explanation, ": install ansible-core") || d.result.RC != 127 || !errors.Is(d.err, exec.ErrNotFound) {
+		!strings.HasSuffix(d.last().Explanation, ": install ansible-core") || strings.Contains(d.err.Error(), "/nowhere") || d.result.RC != 127 || !errors.Is(d.err, exec.ErrNotFound) {
 		t.Errorf("%+v, rc %d, %v", d.last(), d.result.RC, d.err)
 	}
 }

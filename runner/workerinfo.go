@@ -34,7 +34,7 @@ func WorkerInfo(version string) Info {
 		i.Errors = append(i.Errors, "memory: "+err.Error())
 	}
 	if _, err := exec.LookPath("ansible-playbook"); err != nil {
-		i.Errors = append(i.Errors, notStarted("ansible-playbook", err))
+		i.Errors = append(i.Errors, notStarted("", "ansible-playbook", err))
 	}
 	id, err := hostUUID()
 	if err != nil {

@@ -119,3 +119,57 @@ func TestRunEndsWithItsTerminal(t *testing.T) {
 		}
 	}
 }
+
+// TestProcessEndsWithItsTerminal, also while its worker says nothing.
+func TestProcessEndsWithItsTerminal(t *testing.T) {
+	t.Parallel()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SIGHUP is ignored here, and so by what this starts")
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		cmd := named(t, "ranvier").command(t, "process", t.TempDir())
+		in, worker, err := os.Pipe() // which, unlike a socket, waits in read(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer worker.Close()
+		defer in.Close()
+		cmd.Stdin = in
+		if _, err := worker.WriteString(`{"uuid": "u", "counter": 1, "stdout": "begun", "event": "verbose"}` + "\n"); err != nil {
+			t.Fatal(err)
+		}
+		out, errs := beginning(t, cmd, "begun")
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, out)
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != 254 || !strings.Contains(errs.String(), "canceled") {
+			t.Errorf("%v: exit code %d: %s", sig, code, errs.String())
+		}
+	}
+}
+
+// TestNohup: what was started to outlive its terminal does.
+func TestNohup(t *testing.T) {
+	t.Parallel()
+	gate := filepath.Join(t.TempDir(), "gate")
+	dir := privateDataDir(t, map[string]string{"args": `sh -c 'echo begun; read x < ` + gate + `; echo went on'`})
+	if err := syscall.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	job := named(t, "ranvier").command(t, "run", dir, "-i", "id1")
+	job.Args = append([]string{"sh", "-c", `trap "" HUP; exec "$@"`, "sh"}, job.Args...)
+	job.Path = "/bin/sh"
+	out, errs := beginning(t, job, "begun")
+	if err := job.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(gate, []byte("x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said, _ := io.ReadAll(out)
+	if err := job.Wait(); err != nil {
+		t.Errorf("%v: %s%s", err, said, errs.String())
+	}
+}

@@ -102,8 +102,10 @@ func (r *runCommand) run(ctx context.Context) error {
 	}
 	defer logFile.Close()
 	// Who no longer reads the output (a pipe into head) is no reason to lose a
-	// job: the write fails instead of the process, and see clearing.
-	defer unbrokenPipe()()
+	// job: the write fails instead of the process, and see clearing. Who closes the
+	// terminal cancels it, wherever it runs.
+	ctx, stop := whileRunning(ctx)
+	defer stop()
 	o := r.o
 	o.Log = log
 	p := &progress{on: term.IsTerminal(int(os.Stderr.Fd())) && !r.standsIn}
@@ -115,9 +117,6 @@ func (r *runCommand) run(ctx context.Context) error {
 	do := r.viaReceptor
 	if o.ViaReceptor == "" {
 		do = r.here
-		var stop func()
-		ctx, stop = whileRunning(ctx)
-		defer stop()
 	}
 	result, err := do(ctx, o, p)
 	p.clear()

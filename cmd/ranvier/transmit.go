@@ -62,10 +62,18 @@ play's.`,
 			defer logFile.Close()
 			o.PrivateDataDir = args[0]
 			o.Output = os.Stdout
-			defer unbrokenPipe()()
-			result, err := runner.Process(cmd.Context(), os.Stdin, logJob(log, o))
+			ctx, stop := whileRunning(cmd.Context())
+			defer stop()
+			in, err := interruptible(os.Stdin)
 			if err != nil {
-				return &codeError{streamExit(result, err), canceledOr(cmd.Context(), err)}
+				return err
+			}
+			result, err := runner.Process(ctx, in, logJob(log, o))
+			if err != nil && ctx.Err() != nil {
+				return canceledOr(ctx, err)
+			}
+			if err != nil {
+				return &codeError{streamExit(result, err), err}
 			}
 			if result.RC != 0 {
 				return jobEnd("the job", result, true)
@@ -76,6 +84,7 @@ play's.`,
 	cmd.Flags().StringVarP(&o.Ident, "ident", "i", "", "store below DIR/artifacts/IDENT")
 	cmd.Flags().BoolVarP(&o.JSONMode, "json", "j", false, "the events as JSON, one a line, instead of the output")
 	cmd.Flags().BoolVarP(&o.Quiet, "quiet", "q", false, "no output of the play")
+	cmd.Flags().Var(byteSize{&o.MaxArtifactBytes}, "max-size", "refuse artifacts that unpack to more than SIZE, as 500MB or 2GiB (default 64GiB)")
 	logs.add(cmd)
 	return cmd
 }

@@ -52,6 +52,8 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 	f := cmd.Flags()
 	f.StringVar(&o.PrivateDataDir, "private-data-dir", "", "where to unpack the job (default: a temporary directory)")
 	f.BoolVar(&o.Delete, "delete", false, "remove that directory before the job and after it")
+	f.Var(byteSize{&o.MaxBytes}, "max-size", "refuse a job that unpacks to more than SIZE, as 500MB or 2GiB (default 64GiB)")
+	f.StringVar(&o.Node, "node", "", "id of this node, for messages (default: the host name)")
 	f.Var(keepalive, "keepalive-seconds", "write a keepalive event after so many seconds without output (0: none)")
 	f.BoolVar(&info, "worker-info", false, "show what this host has to offer, and end")
 	logs.add(cmd)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -136,6 +137,35 @@ func TestCancel(t *testing.T) {
 		t.Errorf("artifacts/job/stdout: %q", p.artifact("stdout"))
 	}
 	m.c.released()
+}
+
+// Who closes the terminal cancels as well.
+func TestHangupCancels(t *testing.T) {
+	t.Parallel()
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("SIGHUP is ignored here, and so by what this starts")
+	}
+	n := startNode(t, "n", listener)
+	g := newGate(t)
+	p := newProject(t, "- debug: {msg: before the end}\n"+g.task())
+	run := p.run(n, "n")
+	run.await(run.stdout, "before the end")
+	defer g.arrived().Close()
+	run.signal(syscall.SIGHUP)
+	run.exits(254)
+	run.await(run.stderr, `ranvier: the job on node n was canceled\n$`)
+	p.status("canceled", "254")
+	n.released()
+}
+
+// A program that is missing is missing on a node, which people know by its id.
+func TestMissingProgramNamesTheNode(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "edge7", listener)
+	p := newProject(t, "- debug: {msg: never}\n")
+	p.write("env/envvars", "PATH: /nowhere\n")
+	run := p.run(n, "edge7")
+	run.await(run.stderr, `ansible-playbook not found on node edge7: install ansible-core`)
 }
 
 // Who presses Ctrl-C twice does not wait.

@@ -25,21 +25,24 @@ const grace = 20 * time.Second
 
 // Find returns the type if this machine can run plays: with program, a ranvier
 // executable, as the worker where ansible-playbook is installed, else with the
-// Python tool's worker. An empty program is none. The error, which wraps
-// exec.ErrNotFound, says what to install.
-func Find(program string) (worktypes.Type, error) {
+// Python tool's worker. An empty program is none. Ours calls this machine node
+// in its messages. The error, which wraps exec.ErrNotFound, says what to install.
+func Find(program, node string) (worktypes.Type, error) {
 	if _, err := exec.LookPath("ansible-playbook"); err == nil && program != "" {
-		return runner{path: program, name: filepath.Base(program) + " worker"}, nil
+		return runner{argv: []string{program, "worker", "--node", node}, name: filepath.Base(program) + " worker"}, nil
 	}
 	path, err := exec.LookPath("ansible-runner")
 	if err != nil {
 		return nil, fmt.Errorf("no ansible-playbook on PATH: install ansible-core (Debian and pip: ansible-core), or ansible-runner with it: %w", err)
 	}
-	return runner{path: path, name: "ansible-runner worker"}, nil
+	return runner{argv: []string{path, "worker"}, name: "ansible-runner worker"}, nil
 }
 
-// runner is the type by means of the program at path.
-type runner struct{ path, name string }
+// runner is the type by means of the worker that argv starts.
+type runner struct {
+	argv []string
+	name string
+}
 
 // Name implements worktypes.Type.
 func (runner) Name() string { return Name }
@@ -53,7 +56,7 @@ func (r runner) Plan(spec worktypes.Spec, scratch string) (worktypes.Plan, error
 		return worktypes.Plan{}, fmt.Errorf("%w: work type %q takes no %q: all that it needs is in the payload", worktypes.ErrForbiddenParams, Name, key)
 	}
 	dir := scratch + "/private"
-	worker := []string{r.path, "worker", "--private-data-dir", dir}
+	worker := append(slices.Clip(r.argv), "--private-data-dir", dir)
 	return worktypes.Plan{
 		Name:    r.name,
 		Argv:    append(slices.Clip(worker), "--delete"),

@@ -41,7 +41,7 @@ func ranvier(t *testing.T) string {
 
 func find(t *testing.T, program string) worktypes.Type {
 	t.Helper()
-	typ, err := ansiblerunner.Find(program)
+	typ, err := ansiblerunner.Find(program, "edge7")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func conform(t *testing.T, typ worktypes.Type, name string) {
 
 func TestFindSaysWhatToInstall(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	_, err := ansiblerunner.Find("")
+	_, err := ansiblerunner.Find("", "edge7")
 	if !errors.Is(err, exec.ErrNotFound) || !strings.Contains(err.Error(), "install") {
 		t.Errorf("without a runner: %v", err)
 	}

@@ -53,7 +53,7 @@ func newNodeWith(t testing.TB, transport string, o worktypes.Options) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ansible, err := ansiblerunner.Find("")
+	ansible, err := ansiblerunner.Find("", "n")
 	if err != nil {
 		t.Fatal(err)
 	}
