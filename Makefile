@@ -16,7 +16,7 @@ VERSION  := $(or $(VERSION),$(shell git describe --tags --always --dirty 2>/dev/
 export GO FUZZTIME
 
 .DEFAULT_GOAL := build
-.PHONY: build test race lint fuzz bench soak demo install setup clean help
+.PHONY: build test race lint fuzz bench soak interop demo install setup clean help
 
 build: ## build bin/ranvier, one static binary
 	@CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' \
@@ -45,6 +45,9 @@ bench: ## benchmarks (BENCH=regexp PKG=./tests/bench)
 
 soak: setup ## the tests that take minutes: leaks, and chaos for SOAK=5m
 	@RANVIER_SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 60m -run 'LeaveNothing|Storm|AMillion' ./routing ./mesh ./tests/chaos
+
+interop: setup ## every play through all combinations of our and Python's ansible-runner (long)
+	@$(GO) test -count=1 -timeout 60m ./tests/interop -all
 
 demo: setup build ## three nodes, and a play that runs two links away
 	@scripts/demo

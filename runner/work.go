@@ -134,12 +134,13 @@ func (w *worker) explain(ctx context.Context, err error) {
 }
 
 func (w *worker) work(ctx context.Context, in io.Reader) (err error) {
-	dir, remove, err := w.directory()
+	own := &privateDir{memory: memoryDir()}
+	dir, remove, err := w.directory(own)
 	if err != nil {
 		return fault("Failed to make the private data directory.", err)
 	}
 	defer func() { err = errors.Join(err, remove()) }()
-	kwargs, err := w.receive(ctx, in, dir)
+	kwargs, dir, err := w.receive(ctx, in, dir, own)
 	if err != nil {
 		return err
 	}
@@ -148,13 +149,11 @@ func (w *worker) work(ctx context.Context, in io.Reader) (err error) {
 
 func fault(explanation string, err error) error { return &WorkError{explanation, err} }
 
-// directory makes the private data directory, and returns how to remove it.
-func (w *worker) directory() (dir string, remove func() error, err error) {
+// directory makes the private data directory that was asked for, and returns how to
+// remove it, or own, which is made later.
+func (w *worker) directory(own *privateDir) (dir string, remove func() error, err error) {
 	if w.PrivateDataDir == "" {
-		if dir, err = os.MkdirTemp("", "ranvier-worker-"); err != nil {
-			return "", nil, err
-		}
-		return dir, func() error { return os.RemoveAll(dir) }, nil
+		return "", own.remove, nil
 	}
 	if dir, err = filepath.Abs(w.PrivateDataDir); err != nil {
 		return "", nil, err
@@ -170,33 +169,37 @@ func (w *worker) directory() (dir string, remove func() error, err error) {
 }
 
 // receive reads the job. It goes on reading in a goroutine of its own, so that
-// a cancel need not wait for a sender that says nothing.
-func (w *worker) receive(ctx context.Context, in io.Reader, dir string) ([]byte, error) {
+// a cancel need not wait for a sender that says nothing. An empty dir is own.
+func (w *worker) receive(ctx context.Context, in io.Reader, dir string, own *privateDir) ([]byte, string, error) {
 	type received struct {
 		kwargs []byte
+		dir    string
 		err    error
 	}
 	done := make(chan received, 1)
 	go func() {
-		kwargs, err := w.messages(ctx, stream.NewReader(in), dir)
-		done <- received{kwargs, err}
+		r := received{dir: dir}
+		if r.kwargs, r.err = w.messages(ctx, stream.NewReader(in), dir, own); r.err == nil && dir == "" {
+			r.dir, _, r.err = own.place(0)
+		}
+		done <- r
 	}()
 	select {
 	case r := <-done:
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, "", context.Cause(ctx)
 		}
-		return r.kwargs, r.err
+		return r.kwargs, r.dir, r.err
 	case <-ctx.Done():
 		if d, ok := in.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
 			<-done
 		}
-		return nil, context.Cause(ctx)
+		return nil, "", context.Cause(ctx)
 	}
 }
 
 // messages reads up to the last one and returns the kwargs: the last ones win.
-func (w *worker) messages(ctx context.Context, in *stream.Reader, dir string) (kwargs []byte, err error) {
+func (w *worker) messages(ctx context.Context, in *stream.Reader, dir string, own *privateDir) (kwargs []byte, err error) {
 	for {
 		m, err := in.Next()
 		if err != nil {
@@ -208,7 +211,7 @@ func (w *worker) messages(ctx context.Context, in *stream.Reader, dir string) (k
 		case m.Zipfile != nil:
 			size, err := m.ZipSize()
 			if err == nil {
-				err = archive.UnpackStream(ctx, in.Zip(size), size, dir, archive.UnpackOptions{MaxBytes: w.MaxBytes, TempDir: w.TempDir})
+				err = w.unpack(ctx, in.Zip(size), size, dir, own)
 			}
 			if err != nil {
 				return nil, fault("Failed to extract private data directory on worker.", err)
@@ -225,6 +228,18 @@ func (w *worker) messages(ctx context.Context, in *stream.Reader, dir string) (k
 			return kwargs, nil
 		}
 	}
+}
+
+// unpack takes an archive to dir, or, where that is empty, to own.
+func (w *worker) unpack(ctx context.Context, zip io.Reader, size int64, dir string, own *privateDir) error {
+	o := archive.UnpackOptions{MaxBytes: w.MaxBytes, TempDir: w.TempDir}
+	if dir == "" {
+		o.Place = own.place
+		if o.TempDir == "" && fits(own.memory, size) {
+			o.TempDir = own.memory // what is secret in the zip is so there
+		}
+	}
+	return archive.UnpackStream(ctx, zip, size, dir, o)
 }
 
 // run runs what was received, and sends what came of it.

@@ -1,5 +1,7 @@
 package interop
 
+import "strings"
+
 // play is a job that both tools do in every combination.
 type play struct {
 	files map[string]string
@@ -10,6 +12,7 @@ type play struct {
 	// host they do.
 	order bool
 	slow  bool // only with -all
+	both  bool // transmitted by both tools, also without -all
 	// tries is for plays that throw away what was typed too early: how often a
 	// worker may run out of time, where its machine is that busy.
 	tries int
@@ -24,7 +27,7 @@ const (
 var plays = map[string]play{
 	// Nearly all that Ansible can tell of, on one host.
 	"all sorts": {
-		order: true, args: []string{"-p", "site.yml", "-v", "--cmdline=--diff"},
+		order: true, both: true, args: []string{"-p", "site.yml", "-v", "--cmdline=--diff"},
 		files: map[string]string{
 			"inventory/hosts": one, "env/passwords": `{"Who.*:\\s*$": "me", "Secret.*:\\s*?$": "geheim"}`,
 			"env/extravars": "word: grün", "env/settings": "idle_timeout: 300\njob_timeout: 600",
@@ -103,7 +106,7 @@ var plays = map[string]play{
 `},
 	},
 	"failed": {
-		order: true, rc: 2, args: []string{"-p", "site.yml"},
+		order: true, both: true, rc: 2, args: []string{"-p", "site.yml"},
 		files: map[string]string{"inventory/hosts": one,
 			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - fail: msg=no\n  - debug: msg=never\n  handlers: [{name: h, debug: }]\n"},
 	},
@@ -118,10 +121,16 @@ var plays = map[string]play{
 			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=yes\n  - fail: msg=no\n"},
 	},
 	"unreachable": {
-		order: true, rc: 4, args: []string{"-p", "site.yml"},
+		order: true, both: true, rc: 4, args: []string{"-p", "site.yml"},
 		files: map[string]string{
 			"inventory/hosts":  "nowhere ansible_host=127.0.0.1 ansible_port=1 ansible_ssh_common_args='-o ConnectTimeout=1'\n",
 			"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - ping:\n"},
+	},
+	"unicode": {
+		order: true, both: true, args: []string{"-p", "spiel é.yml", "--limit", "größe"},
+		files: map[string]string{
+			"inventory/hosts": strings.Replace(one, "h1", "größe", 1), "env/extravars": "wort: grün 日本 🎼",
+			"project/spiel é.yml": "- name: Schön\n  hosts: all\n  gather_facts: false\n  tasks:\n  - name: größer\n    debug: msg='{{ wort }} ü'\n"},
 	},
 	"no such playbook": {
 		order: true, rc: 1, args: []string{"-p", "gone.yml"}, files: map[string]string{"inventory/hosts": one, "project/": ""},
@@ -203,7 +212,7 @@ class CallbackModule(CallbackBase):
 	},
 	// Bytes that are no text, in results, in what a lookup brings, and in facts.
 	"binary output": {
-		order: true, args: []string{"-p", "site.yml", "-v"},
+		order: true, both: true, args: []string{"-p", "site.yml", "-v"},
 		files: map[string]string{"inventory/hosts": one, "project/latin1": "gr\xfcn\x00\xff\r\n",
 			"project/site.yml": `
 - hosts: all

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"strings"
@@ -31,6 +32,9 @@ type UnpackOptions struct {
 	// Extracted, if set, hears of each entry, on the caller's goroutine. What it
 	// has heard of is there when Unpack returns without an error.
 	Extracted func(name string)
+	// Place, if set, says where to unpack to in place of dir, and a MaxBytes for
+	// that place (0: the one above), once the zip has told how many bytes it has.
+	Place func(bytes int64) (dir string, maxBytes int64, err error)
 	// TempDir is where UnpackStream keeps the zip; empty means spool.Dir().
 	TempDir string
 }
@@ -73,6 +77,15 @@ func Unpack(ctx context.Context, z io.ReaderAt, size int64, dir string, o Unpack
 	}
 	budget.left = -1
 	zr.RegisterDecompressor(zip.Deflate, inflater(&sync.Pool{}))
+	if o.Place != nil {
+		var limit int64
+		if dir, limit, err = o.Place(declared(zr.File)); err != nil {
+			return err
+		}
+		if limit > 0 {
+			o.MaxBytes = min(o.MaxBytes, limit)
+		}
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -89,6 +102,18 @@ func Unpack(ctx context.Context, z io.ReaderAt, size int64, dir string, o Unpack
 		return err
 	}
 	return u.finish()
+}
+
+// declared is how many bytes a zip says that its files have, as blocks of a file
+// system; what cannot be is math.MaxInt64.
+func declared(files []*zip.File) (sum int64) {
+	for _, f := range files {
+		if f.UncompressedSize64 > math.MaxInt64/4 || sum > math.MaxInt64/4 {
+			return math.MaxInt64
+		}
+		sum += (int64(f.UncompressedSize64) + 1 + 4095) &^ 4095
+	}
+	return sum
 }
 
 func (u *unpacker) entries(ctx context.Context, files []*zip.File) error {
