@@ -165,7 +165,7 @@ func ExampleAsync() {
 	// 0 <nil> 1 changed
 }
 
-// A job that runs in a sandbox on the worker, which sees only what it is shown.
+// A job that runs in a sandbox, which does not see the paths that are hidden.
 func ExampleOptions_processIsolation() {
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {

@@ -157,6 +157,8 @@ func TestExitCodesAreThePythonTools(t *testing.T) {
 		{args: "worker extra"},
 		{args: "run DIR -p site.yml"},
 		{args: "run DIR -p gone.yml"},
+		{args: "run DIR -p site.yml --forks -1 -q"},
+		{args: "run DIR -p site.yml --role-vars x=1 -q"},
 		{args: "run DIR -p failing.yml -q"},
 		{args: "run DIR -m ping --hosts localhost -q"},
 		{args: "run DIR -r greet --role-skip-facts --roles-path DIR/roles -q"},

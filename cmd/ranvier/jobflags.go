@@ -109,6 +109,9 @@ func (j *jobFlags) complete(cmd *cobra.Command, dir string) error {
 	if standsIn(cmd) && o.Role == "" {
 		o.RoleVars = "" // which the Python tool then does not look at
 	}
+	if standsIn(cmd) && o.Forks < 0 { // Ansible's own answer
+		return &usageError{fmt.Errorf("argument --forks: %d is no number of processes", o.Forks)}
+	}
 	err := o.Check()
 	if errors.Is(err, runner.ErrOptions) && !standsIn(cmd) { // to the Python tool it is a failure
 		return &usageError{err}

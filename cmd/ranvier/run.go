@@ -140,7 +140,7 @@ func (r *runCommand) here(ctx context.Context, o remote.Options, _ *progress) (r
 func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progress) (remote.Result, error) {
 	o.Software = "ranvier " + buildVersion()
 	o.Attached = func(path remote.Path) { p.say("job %s on node %s", path.Unit, o.ViaReceptor) }
-	o.Sent = p.sent
+	o.Sent, o.Content = p.sent, p.content
 	o.Waiting = r.waiting(p)
 	o.Canceling = func() {
 		p.clear()

@@ -88,6 +88,8 @@ type progress struct {
 	start time.Time
 	shown time.Time // when the line was last written; zero: there is none
 	done  bool
+
+	part, total int64 // of the content, where it is known
 }
 
 func (p *progress) say(format string, args ...any) {
@@ -108,7 +110,19 @@ func (p *progress) sent(bytes int64) {
 	}
 	p.shown = now
 	rate := float64(bytes) / now.Sub(p.start).Seconds()
-	fmt.Fprintf(os.Stderr, "\r\x1b[Ksending the job: %s, %s/s", bytesText(uint64(bytes)), bytesText(uint64(rate)))
+	of := ""
+	if p.total > 0 {
+		of = fmt.Sprintf(", %d%% of %s", p.part*100/p.total, bytesText(uint64(p.total)))
+	}
+	fmt.Fprintf(os.Stderr, "\r\x1b[Ksending the job: %s, %s/s%s", bytesText(uint64(bytes)), bytesText(uint64(rate)), of)
+}
+
+// content is how far the files are that the node lacks: packed, they are fewer
+// bytes on the way.
+func (p *progress) content(bytes, total int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.part, p.total = bytes, total
 }
 
 func (p *progress) clear() {

@@ -87,6 +87,10 @@ type Options struct {
 	// Sent, where it is not nil, is called with how many bytes of the job have
 	// been sent so far, from another goroutine.
 	Sent func(bytes int64)
+	// Content, where it is not nil, is called from there too: how many bytes of files,
+	// as they are on the disk, have been sent of those that the node lacks. It is not
+	// where the job is sent whole: what is packed on the way is counted by nobody before.
+	Content func(bytes, total int64)
 	// Waiting, where it is not nil, is told why the job cannot be reached, each time
 	// before it is tried again.
 	Waiting func(err error)

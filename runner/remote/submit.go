@@ -90,7 +90,7 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 		input.Sign = r.o.Identity.SignWork
 	}
 	if content != nil {
-		input.Tree, input.Key = interruptible{content, ctx}, key
+		input.Tree, input.Key = interruptible{content, ctx, r.o.Content}, key
 	}
 	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}
 	if r.o.Broker != nil && r.o.Broker.Node != r.o.ViaReceptor {
@@ -112,7 +112,8 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 // connection goes on to say so.
 type interruptible struct {
 	*tree.Snapshot
-	ctx context.Context
+	ctx  context.Context
+	told func(bytes, total int64) // nil: nobody
 }
 
 // Send implements worktypes/remote.Tree.
@@ -120,8 +121,35 @@ func (i interruptible) Send(ctx context.Context, lacking func(int) bool, emit fu
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(i.ctx, func() { cancel(context.Cause(i.ctx)) })()
+	if i.told != nil {
+		emit = i.telling(lacking, emit)
+	}
 	if err := i.Snapshot.Send(ctx, lacking, emit); err != nil {
 		return fmt.Errorf("sending the private data directory: %w", err)
 	}
 	return nil
+}
+
+// telling is emit, which is called for each piece that is lacking in its order.
+func (i interruptible) telling(lacking func(int) bool, emit func([]byte) error) func([]byte) error {
+	var sizes []int
+	var sent, total int64
+	for n, p := range i.Pieces() {
+		if lacking(n) {
+			sizes = append(sizes, p.Size)
+			total += int64(p.Size)
+		}
+	}
+	i.told(0, total)
+	return func(piece []byte) error {
+		if err := emit(piece); err != nil {
+			return err
+		}
+		if len(sizes) > 0 {
+			sent += int64(sizes[0])
+			sizes = sizes[1:]
+		}
+		i.told(sent, total)
+		return nil
+	}
 }

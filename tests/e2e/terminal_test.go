@@ -61,8 +61,11 @@ func TestUploadOnTerminal(t *testing.T) {
 	if err != nil {
 		t.Errorf("%v: %q", err, out)
 	}
-	if !regexp.MustCompile(`(\r\x1b\[Ksending the job: [0-9.]+ [kKM]i?B, [0-9.]+ [kKM]i?B/s)+\r\x1b\[K\r*\nPLAY `).Match(out) {
+	if !regexp.MustCompile(`(\r\x1b\[Ksending the job: [0-9.]+ [kKM]i?B, [0-9.]+ [kKM]i?B/s(, [0-9]{1,3}% of 1[23]\.[0-9] Mi?B)?)+\r\x1b\[K\r*\nPLAY `).Match(out) {
 		t.Errorf("no progress that ends where the play begins: %q", out)
+	}
+	if !strings.Contains(string(out), "% of 1") {
+		t.Errorf("no total: %q", out)
 	}
 	p.big(6 << 20)
 	piped := p.run(a, "n", "--whole-job")
