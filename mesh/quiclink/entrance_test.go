@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/quic-go/quic-go"
 )
@@ -23,7 +24,7 @@ func TestHalfDoneHandshakes(t *testing.T) {
 		t.Skipf("this host has no 127.0.0.2: %v", err)
 	}
 	flood := &quic.Transport{Conn: pc}
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	var stalled, refused atomic.Int64
 	var known, over sync.WaitGroup
 	defer func() {
@@ -65,8 +66,13 @@ func TestHalfDoneHandshakes(t *testing.T) {
 	if err != nil {
 		t.Fatalf("another host: %v", err)
 	}
-	(<-accepted).Close() // before near ends it, or there may be nothing to accept
-	near.Close()
+	defer near.Close() // not before it is accepted, or there may be nothing to accept
+	select {
+	case far := <-accepted:
+		far.Close()
+	case <-time.After(time.Minute):
+		t.Error("the link is not accepted")
+	}
 }
 
 // Places are given back by who is accepted and by who gives up, and beyond a
