@@ -2,11 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // whileRunning is for a command that runs a job or takes its results: it leaves
@@ -58,4 +62,24 @@ func interruptible(in *os.File) (*os.File, error) {
 		_, _ = io.Copy(w, in)
 	}()
 	return r, nil
+}
+
+// whileRead ends the returned context, with EPIPE as the cause, when nobody reads
+// out any more: a job that says nothing would not find out.
+func whileRead(ctx context.Context, out *os.File) context.Context {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() { // until that is so, or this process ends
+		fds := []unix.PollFd{{Fd: int32(out.Fd())}}
+		for {
+			_, err := unix.Poll(fds, -1)
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err == nil && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0 {
+				cancel(fmt.Errorf("nobody reads the output any more: %w", syscall.EPIPE))
+			}
+			return
+		}
+	}()
+	return ctx
 }

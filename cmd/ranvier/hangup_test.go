@@ -54,23 +54,30 @@ func TestNothingStaysWhenNobodyIsLeft(t *testing.T) {
 		t.Skip("SIGHUP is ignored here, and so by what this starts")
 	}
 	dir := privateDataDir(t, map[string]string{"env/ssh_pass": "secret", "args": `sh -c 'echo begun; while sleep 0.1; do echo more; done'`})
-	job := named(t, "ranvier").run(t, "", "transmit", dir)
-	if job.code != 0 {
-		t.Fatalf("%+v", job)
+	silent := privateDataDir(t, map[string]string{"args": `sh -c 'echo begun; setsid sleep 600'`})
+	jobs := make(map[string]string)
+	for _, d := range []string{dir, silent} {
+		job := named(t, "ranvier").run(t, "", "transmit", d)
+		if job.code != 0 {
+			t.Fatalf("%+v", job)
+		}
+		jobs[d] = job.out
 	}
 	for name, c := range map[string]struct {
 		goes func(*exec.Cmd, io.Closer) error
 		code int
 		says string
+		dir  string
 	}{
-		"the reader":   {func(_ *exec.Cmd, out io.Closer) error { return out.Close() }, 1, "broken pipe"},
-		"the terminal": {func(cmd *exec.Cmd, _ io.Closer) error { return cmd.Process.Signal(syscall.SIGHUP) }, 254, "canceled"},
+		"the reader":                            {func(_ *exec.Cmd, out io.Closer) error { return out.Close() }, 1, "broken pipe", dir},
+		"the reader of a job that says nothing": {func(_ *exec.Cmd, out io.Closer) error { return out.Close() }, 1, "broken pipe", silent},
+		"the terminal":                          {func(cmd *exec.Cmd, _ io.Closer) error { return cmd.Process.Signal(syscall.SIGHUP) }, 254, "canceled", silent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			tmp := t.TempDir()
 			cmd := named(t, "ranvier", "TMPDIR="+tmp).command(t, "worker")
-			cmd.Stdin = strings.NewReader(job.out)
+			cmd.Stdin = strings.NewReader(jobs[c.dir])
 			out, errs := beginning(t, cmd, "begun")
 			if len(leftIn(t, tmp)) == 0 {
 				t.Error("the worker's directory is not where this looks for it")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -46,6 +47,7 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 			o.Log = log
 			ctx, stop := whileRunning(cmd.Context())
 			defer stop()
+			ctx = whileRead(ctx, os.Stdout)
 			return workEnd(ctx, runner.Work(ctx, os.Stdin, os.Stdout, o))
 		},
 	}
@@ -64,6 +66,9 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 // workEnd is the worker's exit code: 0 where the job ran, whatever came of it,
 // as the stream tells that.
 func workEnd(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, syscall.EPIPE) {
+		return cause
+	}
 	var fault *runner.WorkError
 	if err != nil && ctx.Err() != nil && !errors.As(err, &fault) {
 		return &codeError{exitCanceled, errors.New("canceled")}
