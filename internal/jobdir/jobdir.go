@@ -33,6 +33,9 @@ type Lock struct{ f *os.File }
 // Unlock gives the directory free; a nil Lock has nothing to give.
 func (l *Lock) Unlock() {
 	if l != nil {
+		// By itself, not by closing alone: a process that is being started
+		// has the file open as well until it executes its program.
+		_ = unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
 		l.f.Close()
 	}
 }
