@@ -57,17 +57,19 @@ func siteTLS[T any](n *Node, t *config.TLS, side func(identity.TLSItem) (T, erro
 }
 
 // checkOpen refuses what other hosts could reach of a node that cannot know who
-// they are. As Receptor it warns instead.
+// they are: of one with an identity, its control sockets alone. As Receptor it
+// warns instead.
 func (n *Node) checkOpen(cfg *config.Config) error {
+	check := cfg.CheckLoopback
 	if n.self != nil {
-		return nil
+		check = cfg.CheckControl
 	}
-	err := cfg.CheckLoopback()
+	err := check()
 	if err != nil && n.open {
 		n.log.Warn("as Receptor does, this node lets everybody in who reaches it", "err", err)
 		return nil
 	}
-	if err == nil && cfg.Node.Insecure {
+	if err == nil && n.self == nil && cfg.Node.Insecure {
 		n.log.Warn("insecure: this node has no identity: whoever reaches it is believed to be whoever he says, and may do what no work-policy item names", "item", cfg.Node.Pos)
 	}
 	return err
