@@ -155,3 +155,18 @@ func TestInstallSaysWhere(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The plugin is read by Python 3.8, whatever the one is that runs here.
+func TestGrammarOfOldPythons(t *testing.T) {
+	t.Parallel()
+	script(t, `
+import ast
+ast.parse(open(sys.argv[1]).read(), feature_version=(3, 8))
+try:
+    ast.parse("match x:\n  case 1: pass\n", feature_version=(3, 8))
+except SyntaxError:
+    pass
+else:
+    sys.exit("a newer grammar is not told apart")
+`)
+}

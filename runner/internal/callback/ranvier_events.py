@@ -34,6 +34,7 @@ ADHOC = "AD_HOC_COMMAND_ID" in os.environ
 JOB_IDS = (("JOB_ID", "job_id"), ("AD_HOC_COMMAND_ID", "ad_hoc_command_id"), ("PROJECT_UPDATE_ID", "project_update_id"))
 FAILURES = ("runner_on_failed", "runner_on_async_failed", "runner_item_on_failed")
 KINDS = ("debug", "verbose", "deprecated", "warning", "system_warning", "error")
+HIDDEN = "the output has been hidden due to the fact that 'no_log: true' was specified for this result"
 
 
 def now():
@@ -214,7 +215,7 @@ class State:
         self.task = {}
         self.started = {}  # (host, task) -> when
         self.names = {}    # uuid of Ansible -> how often it was announced
-        self.tasks = (None, None)  # the last task described, and how
+        self.tasks = (None, None, None)  # the last task described, its name then, and how
         self.job_ids = {}
         for variable, key in JOB_IDS:
             value = os.environ.get(variable, "")
@@ -222,7 +223,7 @@ class State:
                 self.job_ids[key] = int(value) if value.isdigit() else value
         self.omit = is_on("RUNNER_OMIT_EVENTS")
         self.only_failed = is_on("RUNNER_ONLY_FAILED_EVENTS")
-        self.show_args = is_on("ANSIBLE_DISPLAY_ARGS_TO_STDOUT")
+        self.show_args = getattr(constants, "DISPLAY_ARGS_TO_STDOUT", False)
         try:
             self.limit = int(os.environ.get("MAX_EVENT_RES", 700000))
         except ValueError:
@@ -235,9 +236,10 @@ class State:
         return ident if count == 1 else "%s_%d" % (ident, count)
 
     def describe(self, task):
-        """The members of event_data that tell of a task."""
-        if self.tasks[0] is task:
-            return self.tasks[1]
+        """The members of event_data that tell of a task. Its name is another one
+        while Ansible announces it: there the variables in it are filled in."""
+        if self.tasks[0] is task and self.tasks[1] == task.name:
+            return self.tasks[2]
         told = {
             "task": task.name or task.action,
             "task_uuid": str(task._uuid),
@@ -253,14 +255,14 @@ class State:
         if role:
             told["role"] = getattr(role, "_role_name", None) or role.get_name()
             told["resolved_role"] = role.get_name()
-        self.tasks = (task, told)
+        self.tasks = (task, task.name, told)
         return told
 
     def args(self, task):
         if not self.show_args:
             return ""
         if task.no_log:
-            return "the output has been hidden due to the fact that 'no_log: true' was specified for this result"
+            return HIDDEN
         return ", ".join("%s=%s" % item for item in task.args.items())
 
 
@@ -273,6 +275,17 @@ def part(result, name):
         return getattr(result, "_" + name)
     except AttributeError:
         return getattr(result, name)
+
+
+def censored(res):
+    """res without what must not be told. Ansible itself does so for a task with no_log
+    and for a result, but not for the items in a loop's result."""
+    if res.get("_ansible_no_log"):
+        return {"censored": HIDDEN}
+    items = res.get("results")
+    if isinstance(items, list) and any(isinstance(item, dict) and item.get("_ansible_no_log") for item in items):
+        res = dict(res, results=[censored(item) if isinstance(item, dict) else item for item in items])
+    return res
 
 
 def slim(res, task):
@@ -428,7 +441,7 @@ def of_result(result, **members):
 
 
 def res_of(result):
-    return slim(part(result, "result"), part(result, "task"))
+    return slim(censored(part(result, "result")), part(result, "task"))
 
 
 def finished(result, *keys, **extra):
