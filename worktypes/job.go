@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ranvier-mesh/ranvier/internal/journal"
 	"github.com/ranvier-mesh/ranvier/internal/process"
 )
@@ -145,8 +147,11 @@ func (u *unit) fork(plan Plan) (Task, error) {
 			return nil, err
 		}
 	}
-	if plan.User != nil && plan.Dir == "" {
-		plan.Dir = "/" // the node's may be closed to him
+	if plan.Dir == "" {
+		plan.Dir = "/" // the node's may be closed to another user
+		if plan.User == nil {
+			plan.Dir = ownDir()
+		}
 	}
 	task, err := u.m.keeper.Start(Launch{
 		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(plan.User.environ(os.Environ(), u.file(scratchDir)), plan.Env...), WorkDir: plan.Dir,
@@ -161,6 +166,16 @@ func (u *unit) fork(plan Plan) (Task, error) {
 	}
 	log.Info("work unit started")
 	return task, nil
+}
+
+// ownDir is the node's working directory, which the keeper's is not; / where it
+// cannot be entered any more.
+func ownDir() string {
+	dir, err := os.Getwd()
+	if err != nil || unix.Access(dir, unix.X_OK) != nil {
+		return "/"
+	}
+	return dir
 }
 
 // supervise is the goroutine that owns a running job: it waits for its end,

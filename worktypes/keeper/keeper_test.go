@@ -265,6 +265,20 @@ func TestAJobHasTheSignalsOfAnyProgram(t *testing.T) {
 	}
 }
 
+// A command with a relative path is found where its node was started, as with
+// Receptor, although the keeper is elsewhere.
+func TestAJobRunsInTheDirectoryOfItsNode(t *testing.T) {
+	t.Parallel()
+	m := node(t, t.TempDir())
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if st, out := wait(t, m, run(t, m, "pwd -P")); st.State != worktypes.Succeeded || out != here+"\n" {
+		t.Errorf("%+v, in %q, want %q", st, out, here)
+	}
+}
+
 func TestErrorsOfAStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
