@@ -104,7 +104,7 @@ type Core struct {
 	flags    flags
 	changed  bool // local, links or attached may differ from what was told
 	epoch    uint64
-	jump     uint64 // the epoch to go on with, if above epoch
+	jump     EpochJumped // the one to make with the next origination, if above epoch
 	hold     time.Duration
 	toldAt   time.Time
 
@@ -122,7 +122,7 @@ type Core struct {
 	hashed bool
 
 	events []Event
-	fights []time.Time // when the epoch was contested, in the last minute
+	fights []time.Time // when the epoch jumped, in the last minute
 	told   struct{ epoch, duplicate, full, entry time.Time }
 }
 
@@ -286,4 +286,4 @@ func (c *Core) TakeEvents() []Event {
 }
 
 // Epoch returns the number that this node's next adverts carry.
-func (c *Core) Epoch() uint64 { return max(c.epoch, c.jump) }
+func (c *Core) Epoch() uint64 { return max(c.epoch, c.jump.Epoch) }

@@ -179,8 +179,65 @@ func TestTwinsFarApart(t *testing.T) {
 	mine := *c.self.frags[0].Advert
 	mine.Raw = []byte("of the other")
 	receive(t, c, epoch0, "p", &mine)
+	c.Advance(epoch0.Add(time.Second)) // after the pause between two adverts
 	if got := c.TakeEvents(); !slices.Contains(got, Event(EpochJumped{Epoch: 2, Heard: mine.Version, From: "p"})) {
 		t.Errorf("events %v", got)
+	}
+}
+
+// TestAClaimIsNoProof: nobody has signed a digest. What one claims of its reader
+// makes the reader say what it has, once, and the advert that follows decides.
+func TestAClaimIsNoProof(t *testing.T) {
+	t.Parallel()
+	c := New(Config{Self: "self", Epoch: 3, Nonce: 8}, epoch0)
+	c.AddLink(epoch0, "p", 1)
+	c.TakeSends()
+	claims := &Digest{}
+	for i := range MaxStamps {
+		claims.Entries = append(claims.Entries, Stamp{Key{"self", uint16(i)}, Version{Epoch: uint64(i) + 4, Seq: 1}})
+	}
+	for i := range 9 { // in 8 s, and the first digest on the link counts too
+		now := epoch0.Add(time.Duration(i) * time.Second)
+		receive(t, c, now, "p", claims)
+		c.Advance(now)
+		if events := c.TakeEvents(); len(events) > 0 {
+			t.Fatalf("events %v", events)
+		}
+		if sends := c.TakeSends(); len(sends) > 0 {
+			t.Fatalf("sent %v", sends)
+		}
+	}
+	now := epoch0.Add(time.Minute)
+	receive(t, c, now, "p", claims)
+	if sends := c.TakeSends(); len(sends) != 1 {
+		t.Errorf("the claims are answered with %v, not with a digest", sends)
+	}
+	for i := range 100 {
+		receive(t, c, now, "p", advert("self", Version{Epoch: uint64(i) + 4, Seq: 1}))
+	}
+	now = now.Add(time.Minute)
+	c.Advance(now)
+	want := EpochJumped{Epoch: 104, Heard: Version{103, 1}, From: "p"}
+	if events := c.TakeEvents(); !slices.Equal(events, []Event{want}) {
+		t.Errorf("100 adverts made %v", events)
+	}
+}
+
+// TestAFragmentOfAFormerLife is sent to its origin, which does not know of it: the
+// origin's digest lacks it.
+func TestAFragmentOfAFormerLife(t *testing.T) {
+	t.Parallel()
+	c := New(Config{Self: "self"}, epoch0)
+	c.AddLink(epoch0, "p", 1)
+	lost := advert("p", Version{1, 9})
+	lost.Fragment = 3
+	receive(t, c, epoch0, "p", advert("p", Version{1, 9}, "self"), lost)
+	now := epoch0.Add(time.Second)
+	c.Advance(now)
+	c.TakeSends()
+	receive(t, c, now, "p", &Digest{Entries: []Stamp{{Key{"p", 0}, Version{1, 9}}}})
+	if got := advertsTo(c.TakeSends(), "p"); len(got) != 1 || got[0].Fragment != 3 {
+		t.Errorf("sent %v", got)
 	}
 }
 

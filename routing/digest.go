@@ -63,7 +63,9 @@ func (c *Core) receiveDigest(l *link, d *Digest) error {
 }
 
 // compareStamp compares one stamp of a neighbour with what we have, and tells
-// whether the neighbour has something that we do not.
+// whether the neighbour has something that we do not. So it is with what this
+// node itself is claimed to have said: nobody has signed a digest, only the
+// advert that follows can be believed.
 func (c *Core) compareStamp(l *link, s Stamp) bool {
 	o := c.origin(s.Origin)
 	if o == nil {
@@ -77,9 +79,6 @@ func (c *Core) compareStamp(l *link, s Stamp) bool {
 	switch d := s.Version.Compare(ours); {
 	case d < 0:
 		c.answer(l, o, s.Fragment)
-		return false
-	case o == c.self && d > 0:
-		c.contest(s, l.peer)
 		return false
 	default:
 		if d == 0 {
@@ -99,8 +98,8 @@ func (c *Core) offerRest(l *link, start Key, d *Digest) {
 		if d.More && o.node.id > l.cursor.Origin {
 			return
 		}
-		if o.dropped || o.node.id == l.peer {
-			continue // a router knows best what it has said itself
+		if o.dropped || o.node.id == l.peer && isOutdated(o, d) {
+			continue
 		}
 		for _, f := range o.frags {
 			if f.Key.Compare(start) <= 0 {
@@ -121,6 +120,11 @@ func (c *Core) offerRest(l *link, start Key, d *Digest) {
 			}
 		}
 	}
+}
+
+// isOutdated tells whether d lists o with an epoch above the one known here.
+func isOutdated(o *origin, d *Digest) bool {
+	return slices.ContainsFunc(d.Entries, func(s Stamp) bool { return s.Origin == o.node.id && s.Epoch > o.epoch })
 }
 
 // offerWithheld has sent what was withheld of an origin that became reachable.

@@ -197,8 +197,8 @@ func (c *Core) originate() {
 		c.own[0].dirty = true
 	}
 	c.place(c.wanted())
-	if c.jump > c.epoch {
-		c.epoch = c.jump
+	if c.jump.Epoch > c.epoch {
+		c.jumped()
 		for i := range c.own {
 			c.own[i].dirty = i == 0 || len(c.own[i].entries) > 0
 		}

@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -108,8 +109,8 @@ func (c *Core) answer(l *link, o *origin, number uint16) {
 // it is of a former life whose epoch was lost, or of another node with our id.
 // See docs/protocol-routing.md section 5.5.
 //
-// The jump happens with the next origination, which is held down as any other,
-// so that two nodes of one id cannot flood the mesh.
+// The jump happens with the next origination, which is held down as any other:
+// whatever is claimed until then makes one jump.
 func (c *Core) contest(heard Stamp, from NodeID) {
 	switch {
 	case heard.Epoch < c.Epoch():
@@ -118,18 +119,17 @@ func (c *Core) contest(heard Stamp, from NodeID) {
 		c.tell(&c.told.epoch, EpochRefused{Epoch: c.epoch, Heard: heard.Version, From: from})
 		return
 	}
-	c.jump = heard.Epoch + 1
+	c.jump = EpochJumped{Epoch: heard.Epoch + 1, Heard: heard.Version, From: from}
 	c.changed = true
-	c.events = append(c.events, EpochJumped{Epoch: c.jump, Heard: heard.Version, From: from})
+}
 
-	recent := c.fights[:0]
-	for _, t := range c.fights {
-		if c.now.Sub(t) < fightWindow {
-			recent = append(recent, t)
-		}
-	}
-	c.fights = append(recent, c.now)
+// jumped tells of the jump that is being made, and of a twin when there were
+// several in a short time.
+func (c *Core) jumped() {
+	c.epoch = c.jump.Epoch
+	c.events = append(c.events, c.jump)
+	c.fights = append(slices.DeleteFunc(c.fights, func(t time.Time) bool { return c.due(t, fightWindow) }), c.now)
 	if len(c.fights) >= maxFights {
-		c.tell(&c.told.duplicate, DuplicateID{ID: c.cfg.Self, From: from})
+		c.tell(&c.told.duplicate, DuplicateID{ID: c.cfg.Self, From: c.jump.From})
 	}
 }
