@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ranvier-mesh/ranvier/worktypes"
 )
 
 // awxExecution and awxController are the files that AWX's installer writes for an
@@ -158,11 +160,15 @@ func TestAWX(t *testing.T) {
 			RemoteParams   map[string]string
 		}
 	}
-	local, out := do("localhost", "local", "cleanup --file-pattern=/tmp/awx_*", "", "")
+	local, out := do("localhost", "local", "cleanup --file-pattern=/tmp/awx_*", "", `, "signwork": "true"`)
 	if out != "worker cleanup --file-pattern=/tmp/awx_*\n" {
 		t.Errorf("clean-up: %q", out)
 	}
-	if err := json.Unmarshal([]byte(client().ask(`{"command": "work", "subcommand": "list"}`)), &units); err != nil {
+	brokered := worktypes.NewID() // what "ranvier run" leaves with the controller has no parameters
+	if _, err := controller.work.Submit(worktypes.Spec{ID: brokered, Owner: "controller", Node: "exec", Type: "ansible-runner"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(client().ask("work list")), &units); err != nil {
 		t.Fatal(err)
 	}
 	if u := units[id]; u.ExtraData == nil || u.ExtraData.RemoteWorkType != "ansible-runner" || u.ExtraData.RemoteParams["params"] != "--private-data-dir=/tmp/awx_1_x --delete" {
@@ -171,8 +177,12 @@ func TestAWX(t *testing.T) {
 	if u, ok := units[local]; !ok || u.ExtraData != nil {
 		t.Errorf("the controller's own unit in work list: %+v", u.ExtraData)
 	}
+	if u := units[brokered]; u.ExtraData == nil || u.ExtraData.RemoteParams == nil {
+		t.Errorf("a play left with the controller: %+v; the reaper looks into its RemoteParams", u.ExtraData)
+	}
 	release(id)
 	release(local)
+	release(brokered)
 	// without a signature the node refuses; in Kubernetes nothing runs
 	id, _ = do("exec", "ansible-runner", "--worker-info", "", `, "tlsclient": "tlsclient"`)
 	client().expect("work status "+id, `{"State":3,"StateName":"Failed","Detail":".*must be signed.*`)

@@ -313,8 +313,12 @@ func (n *Node) unitStatus(id string) unitStatus {
 	if err != nil || spec.Node == "" {
 		return u
 	}
-	params := maps.Clone(spec.Params)
-	maps.DeleteFunc(params, func(key, _ string) bool { return strings.HasPrefix(key, "secret_") })
+	params := map[string]string{} // clients look into it: never null
+	for key, value := range spec.Params {
+		if !strings.HasPrefix(key, "secret_") {
+			params[key] = value
+		}
+	}
 	u.WorkType = "remote"
 	extra := extraData{
 		RemoteNode: spec.Node, RemoteWorkType: spec.Type, RemoteParams: params, RemoteStarted: r.Taken, SignWork: spec.SignWork,
