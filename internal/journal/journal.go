@@ -1,26 +1,24 @@
 // Package journal keeps small records on disk, durably and many at once: what
 // was put is fsynced when Put returns, and one fsync serves all who wait.
 //
-// It is a go.etcd.io/bbolt file in which each value carries a checksum, so that
-// one damaged record is told of and does not take the others with it.
+// It is a log of batches (log.go) with an index in memory. Each record carries a
+// checksum, so that one that is damaged is told of and does not take the others
+// with it. What is out of date in the log is left behind when the log is written
+// anew (compact.go).
 //
 // One goroutine, commit, writes; it takes all that has been queued while
 // it wrote the last batch. It sleeps while nothing is queued.
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
+	"maps"
 	"os"
-	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
-
-	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 )
 
 // Errors that callers tell apart with errors.Is.
@@ -35,10 +33,8 @@ const (
 	// laterTime is how long what was put Later may wait for a Put that takes it
 	// along.
 	laterTime = 50 * time.Millisecond
-	// lockTime is how long another process may hold the file.
-	lockTime = 2 * time.Second
-	// maxBatch is how many changes one commit takes, to bound its memory.
-	maxBatch = 4096
+	// batchSize is about how many bytes one commit takes, to bound its memory.
+	batchSize = 1 << 20
 )
 
 // Change is one record to write. A nil Value removes it.
@@ -49,7 +45,7 @@ type Change struct {
 
 // Options are a Journal's settings; the zero value is usable.
 type Options struct {
-	// Buckets are made where they are missing.
+	// Buckets are those that there are.
 	Buckets []string
 	// NoSpace, where it is not nil, is called once for each commit that finds
 	// the disk full; when it returns true, the commit is tried once more.
@@ -58,107 +54,77 @@ type Options struct {
 
 // Journal is an open file. Its methods may be called by any goroutine.
 type Journal struct {
-	db      *bolt.DB
+	path    string
 	noSpace func() bool
 	done    chan struct{} // closed when commit has ended
+	copying sync.WaitGroup
+
+	data sync.RWMutex // guards log and index; written to by commit only
+	log  *log
+	// index is where each record is, by bucket and key. It has all buckets.
+	index map[string]map[string]place
+	live  int64      // how many bytes of the log are in the index
+	anew  chan *anew // a copy of the log, once it is made; nil: none is being made
 
 	mu     sync.Mutex // guards what is below; never held over I/O
 	wake   *sync.Cond
-	queue  []Change
+	queue  [][]Change   // each all or none
 	wait   []chan error // who wants to know of the queue's end
 	hurry  bool         // somebody waits, or waited long enough
 	timer  *time.Timer  // sets hurry; nil while nothing is put Later
 	closed bool
 }
 
-// Open opens the file, and makes it where it is missing. It looks at every page
-// first: an error that wraps ErrDamaged means that the file is none or that a
-// part of it is broken, and that it should be moved away.
+// Open opens the file, and makes it where it is missing. It reads all of it: an
+// error that wraps ErrDamaged means that the file is none or that a
+// part of it is broken, and that it should be moved away. A batch at the end that
+// is not whole was not acknowledged, and is dropped.
 func Open(path string, opt Options) (*Journal, error) {
-	db, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	err = db.Update(func(tx *bolt.Tx) error {
-		for _, name := range opt.Buckets {
-			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
-				return fmt.Errorf("journal %s: bucket %s: %w", path, name, err)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		db.Close()
-		return nil, err
-	}
-	j := &Journal{db: db, noSpace: opt.NoSpace, done: make(chan struct{})}
+	j := &Journal{path: path, noSpace: opt.NoSpace, done: make(chan struct{}), index: map[string]map[string]place{}}
 	j.wake = sync.NewCond(&j.mu)
+	for _, name := range opt.Buckets {
+		j.index[name] = map[string]place{}
+	}
+	_ = os.Remove(path + newSuffix) // of a copy that was not finished
+	var err error
+	if j.log, err = openLog(path, j.put); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", path, err)
+	}
 	go j.commit()
 	return j, nil
 }
 
-// open opens the file after a look at every page of it. A page that is not there
-// any more is a fault of memory, since the file is mapped, and bbolt panics on
-// pages that make no sense: both are the file's fault and become errors here.
-// The look comes first and reads only, because opening for writing looks at some
-// pages in a goroutine of bbolt's, where a panic cannot be caught.
-func open(path string) (db *bolt.DB, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %s: %v", ErrDamaged, path, p)
-		}
-	}()
-	switch fi, err := os.Stat(path); {
-	case errors.Is(err, os.ErrNotExist), err == nil && fi.Size() == 0:
-	case err != nil:
-		return nil, fmt.Errorf("journal: %w", err)
-	default:
-		if err := look(path); err != nil {
-			return nil, err
-		}
+// put enters a record of the log in the index. A bucket that nobody asks for any
+// more is kept.
+func (j *Journal) put(c Change, p place) {
+	b := j.index[c.Bucket]
+	if b == nil {
+		b = map[string]place{}
+		j.index[c.Bucket] = b
 	}
-	db, err = bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTime})
-	return db, openError(path, err)
-}
-
-// look reads all that is in the file.
-func look(path string) error {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: lockTime, ReadOnly: true})
-	if err != nil {
-		return openError(path, err)
+	j.live -= b[c.Key].size()
+	if p.removed() {
+		delete(b, c.Key)
+		return
 	}
-	defer db.Close()
-	err = db.View(func(tx *bolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error {
-			return b.ForEach(func(_, v []byte) error { _ = checksum(v); return nil })
-		})
-	})
-	return openError(path, err)
-}
-
-func openError(path string, err error) error {
-	var errno syscall.Errno
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, berrors.ErrTimeout), errors.As(err, &errno), errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("journal %s: %w", path, err)
-	}
-	return fmt.Errorf("%w: %s: %v", ErrDamaged, path, err)
+	b[c.Key] = p
+	j.live += p.size()
 }
 
 // Put writes the changes, all or none, and returns when they are on the disk.
 // Changes that were put before, also those put Later, are on the disk then too.
 // A bucket that is not there is an error.
 func (j *Journal) Put(changes ...Change) error {
+	if err := j.check(changes); err != nil {
+		return err
+	}
 	done := make(chan error, 1)
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()
 		return ErrClosed
 	}
-	j.queue = append(j.queue, changes...)
+	j.queue = append(j.queue, changes)
 	j.wait = append(j.wait, done)
 	j.hurry = true
 	j.wake.Signal()
@@ -166,15 +132,32 @@ func (j *Journal) Put(changes ...Change) error {
 	return <-done
 }
 
+func (j *Journal) check(changes []Change) error {
+	j.data.RLock()
+	defer j.data.RUnlock()
+	for _, c := range changes {
+		if j.index[c.Bucket] == nil {
+			return j.noBucket(c.Bucket)
+		}
+		if len(c.Bucket) > maxName || len(c.Key) > maxName || len(c.Value) > maxValue {
+			return fmt.Errorf("journal %s: %s/%.64s: the record is too large", j.path, c.Bucket, c.Key)
+		}
+	}
+	return nil
+}
+
 // Later writes the changes with the next Put or some 50 ms later. Nobody is told
 // when that fails: it is for what may get lost in a crash.
 func (j *Journal) Later(changes ...Change) {
+	if j.check(changes) != nil {
+		return
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
 		return
 	}
-	j.queue = append(j.queue, changes...)
+	j.queue = append(j.queue, changes)
 	if j.timer == nil && !j.hurry {
 		j.timer = time.AfterFunc(laterTime, func() {
 			j.mu.Lock()
@@ -200,103 +183,91 @@ func (j *Journal) commit() {
 				return
 			}
 			j.mu.Unlock()
+			j.adopt()
 			continue
 		}
-		batch, wait := j.queue, j.wait
+		queue, wait := j.queue, j.wait
 		j.queue, j.wait, j.hurry = nil, nil, false
 		if j.timer != nil {
 			j.timer.Stop()
 			j.timer = nil
 		}
 		j.mu.Unlock()
-		err := j.write(batch)
+		err := j.write(queue)
 		for _, done := range wait {
 			done <- err
 		}
+		j.adopt()
 	}
 }
 
-// write writes a batch, in several commits when it is a very large one.
-func (j *Journal) write(batch []Change) error {
-	for len(batch) > 0 {
-		n := min(len(batch), maxBatch)
-		err := j.update(batch[:n])
+// write writes what is queued, in several commits when it is very much.
+func (j *Journal) write(queue [][]Change) error {
+	for len(queue) > 0 {
+		var batch []Change
+		n, size := 0, 0
+		for ; n < len(queue) && (n == 0 || size < batchSize); n++ {
+			batch = append(batch, queue[n]...)
+			for _, c := range queue[n] {
+				size += len(c.Value)
+			}
+		}
+		places, err := j.log.append(batch, nil)
 		if errors.Is(err, syscall.ENOSPC) && j.noSpace != nil && j.noSpace() {
-			err = j.update(batch[:n])
+			places, err = j.log.append(batch, nil)
 		}
 		if err != nil {
-			return fmt.Errorf("journal %s: %w", j.db.Path(), err)
+			return fmt.Errorf("journal %s: %w", j.path, err)
 		}
-		batch = batch[n:]
+		j.data.Lock()
+		for i, c := range batch {
+			j.put(c, places[i])
+		}
+		j.data.Unlock()
+		queue = queue[n:]
 	}
 	return nil
 }
 
-func (j *Journal) update(batch []Change) error {
-	return j.db.Update(func(tx *bolt.Tx) error {
-		for _, c := range batch {
-			b := tx.Bucket([]byte(c.Bucket))
-			if b == nil {
-				return fmt.Errorf("there is no bucket %s", c.Bucket)
-			}
-			var err error
-			if c.Value == nil {
-				err = b.Delete([]byte(c.Key))
-			} else {
-				err = b.Put([]byte(c.Key), seal(c.Value))
-			}
-			if err != nil {
-				return fmt.Errorf("%s/%.64s: %w", c.Bucket, c.Key, err)
-			}
-		}
-		return nil
-	})
+// Get returns a record, nil when there is none. The error wraps ErrDamaged.
+func (j *Journal) Get(bucket, key string) ([]byte, error) {
+	j.data.RLock()
+	defer j.data.RUnlock()
+	b := j.index[bucket]
+	if b == nil {
+		return nil, j.noBucket(bucket)
+	}
+	p, ok := b[key]
+	if !ok {
+		return nil, nil
+	}
+	value, err := j.log.value(p)
+	if err != nil {
+		return nil, fmt.Errorf("journal %s: %s/%.64s: %w", j.path, bucket, key, err)
+	}
+	return value, nil
 }
 
-// Get returns a record, nil when there is none. The error wraps ErrDamaged.
-func (j *Journal) Get(bucket, key string) (value []byte, err error) {
-	err = j.view(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
-		if b == nil {
-			return fmt.Errorf("journal %s: there is no bucket %s", j.db.Path(), bucket)
-		}
-		if v := b.Get([]byte(key)); v != nil {
-			value, err = unseal(v)
-			if err != nil {
-				return fmt.Errorf("%s/%.64s: %w", bucket, key, err)
-			}
-		}
-		return nil
-	})
-	return value, err
+func (j *Journal) noBucket(name string) error {
+	return fmt.Errorf("journal %s: there is no bucket %s", j.path, name)
 }
 
 // Each calls f for every record of a bucket, in the order of the keys. A record
 // that is damaged comes with an error instead of its value.
 func (j *Journal) Each(bucket string, f func(key string, value []byte, err error)) error {
-	return j.view(func(tx *bolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
-		if b == nil {
-			return fmt.Errorf("journal %s: there is no bucket %s", j.db.Path(), bucket)
+	j.data.RLock()
+	b := j.index[bucket]
+	keys := slices.Sorted(maps.Keys(b))
+	j.data.RUnlock()
+	if b == nil {
+		return j.noBucket(bucket)
+	}
+	for _, key := range keys {
+		if value, err := j.Get(bucket, key); value != nil || err != nil {
+			f(key, value, err)
 		}
-		return b.ForEach(func(k, v []byte) error {
-			value, err := unseal(v)
-			f(string(k), value, err)
-			return nil
-		})
-	})
-}
-
-// view reads. A page that was damaged since the file was opened is an error, as
-// in open.
-func (j *Journal) view(read func(*bolt.Tx) error) (err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %s: %v", ErrDamaged, j.db.Path(), p)
-		}
-	}()
-	return j.db.View(read)
+	}
+	return nil
 }
 
 // Close writes what is queued and lets go of the file.
@@ -314,29 +285,12 @@ func (j *Journal) Close() error {
 	j.wake.Signal()
 	j.mu.Unlock()
 	<-j.done
-	if err := j.db.Close(); err != nil {
+	j.copying.Wait()
+	j.dropCopy()
+	j.data.Lock() // whoever reads is done
+	defer j.data.Unlock()
+	if err := j.log.f.Close(); err != nil {
 		return fmt.Errorf("close journal: %w", err)
 	}
 	return nil
 }
-
-// seal puts a checksum in front of a value.
-func seal(value []byte) []byte {
-	out := make([]byte, 4, 4+len(value))
-	binary.BigEndian.PutUint32(out, checksum(value))
-	return append(out, value...)
-}
-
-// unseal returns a copy of a sealed value.
-func unseal(b []byte) ([]byte, error) {
-	if len(b) < 4 {
-		return nil, fmt.Errorf("%w: a record of %d bytes", ErrDamaged, len(b))
-	}
-	value := append([]byte{}, b[4:]...)
-	if checksum(value) != binary.BigEndian.Uint32(b) {
-		return nil, fmt.Errorf("%w: a record with a wrong checksum", ErrDamaged)
-	}
-	return value, nil
-}
-
-func checksum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
