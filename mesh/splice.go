@@ -5,11 +5,13 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 )
 
 const (
-	smallRead = 512         // what an idle stream keeps for reading
-	largeRead = 64<<10 - 12 // what a busy one reads at a time: a frame of a link
+	smallRead = 512                // what an idle stream keeps for reading
+	largeRead = 4 * records.Framed // what a busy one reads at a time
 )
 
 var largeBuffers = sync.Pool{New: func() any { return new([largeRead]byte) }}

@@ -22,12 +22,12 @@ import (
 
 const (
 	// header is the length of yamux's (its specification, "Framing").
-	header = 12
-	// maxWrite bounds the data of one frame: with the header it
-	// fills four records of TLS. A control message waits for the frames that
+	header = records.Plain - records.Framed
+	// maxWrite bounds the data of one frame: with the header it takes
+	// four records of TLS. A control message waits for the frames that
 	// are queued before it, one of each stream that writes: queued bounds their
 	// sum; but each may fill a record.
-	maxWrite = 4*records.Plain - header
+	maxWrite = 4 * records.Framed
 	queued   = 512 << 10
 )
 
@@ -195,5 +195,5 @@ func (s *stream) Close() error {
 // begin counts a writer and tells how much it may write at once.
 func (l *muxLink) begin() int {
 	fair := queued / int(l.writers.Add(1)) / records.Plain
-	return max(1, min(4, fair))*records.Plain - header
+	return max(1, min(4, fair)) * records.Framed
 }

@@ -153,11 +153,8 @@ func (c *Conn) PeerKey() [32]byte {
 func (c *Conn) PeerChain() []*x509.Certificate { return c.tls.ConnectionState().PeerCertificates }
 
 // MaxWrite is how much goes out as one write of the carrier, in two records,
-// that with the header of its link's frame fills two records of the link (32 KiB).
-const MaxWrite = 2*records.Plain - linkHeader - 2*records.Overhead
-
-// linkHeader is what a link puts in front of what a stream writes.
-const linkHeader = 12
+// that fill two frames of its link.
+const MaxWrite = 2 * (records.Framed - records.Overhead)
 
 // timed takes the time from the first write of the handshake, which is one
 // goroutine's, to the answer.

@@ -3,8 +3,9 @@ package session
 import "sync"
 
 // blockLen is the largest block: with what TLS adds to two records, and with the
-// header of a link's frame, it fills two records of the link's TLS.
-const blockLen = 32<<10 - 12 - 2*(5+1+16)
+// headers of two frames of a link, it fills two records of the link's TLS, so that
+// nothing is left over where the link cuts it in two.
+const blockLen = 2 * (16<<10 - 12 - (5 + 1 + 16))
 
 // block is a pooled piece of memory. It goes back to its pool when the last
 // holder lets go: a goroutine may still be reading a block from, or writing it

@@ -20,9 +20,11 @@ const (
 	// many streams that share a link are each slow, and each Progress that a
 	// small window takes costs all nodes on the way.
 	busyWindow = 256 << 10
-	busyTime   = 100 * time.Millisecond
-	// ackDelay is how long data may wait to be confirmed.
-	ackDelay = 40 * time.Millisecond
+	busyTime   = time.Second
+	// ackDelay is how long data may wait to be confirmed. Among many streams each
+	// gets its turn so seldom that a short one would confirm every frame by itself.
+	// Nobody waits for it: a writer that is short of memory asks (machine.stuck).
+	ackDelay = 200 * time.Millisecond
 )
 
 // inbox holds what came until the user reads it.

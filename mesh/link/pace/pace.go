@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/ranvier-mesh/ranvier/mesh/link/records"
 )
 
 const (
@@ -16,7 +18,7 @@ const (
 	burst = 50 * time.Millisecond
 
 	minChunk = 1200 // one packet of most networks
-	maxChunk = 32 << 10
+	maxChunk = 2 * records.Framed
 	// small is up to how long a message need not wait for its turn: opens,
 	// answers, keys that somebody has typed.
 	small = 1024

@@ -14,6 +14,10 @@ const (
 	// Overhead is what a record adds to it: header, content type and tag
 	// (section 5.2).
 	Overhead = 5 + 1 + 16
+	// Framed is how much a frame of yamux, whose header is 12 bytes, carries in one
+	// record. Whoever writes to a stream writes multiples of it where there is much,
+	// so that nothing is left over for a small frame wherever it is cut.
+	Framed = Plain - 12
 	// Gathered is how many bytes leave at once: four full records.
 	Gathered = 4 * (Plain + Overhead)
 )
