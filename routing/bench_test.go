@@ -80,7 +80,7 @@ func BenchmarkCompute(b *testing.B) {
 	held := heapBytes() - before
 	b.ReportAllocs()
 	for b.Loop() {
-		c.topology = true
+		c.members = true
 		c.compute()
 		c.Table()
 	}

@@ -305,7 +305,7 @@ func TestHashIsOfReachable(t *testing.T) {
 func TestHashStamp(t *testing.T) {
 	t.Parallel()
 	got := hashStamp(Stamp{Key{"node1", 2}, Version{3, 4}})
-	if want := uint64(0x8189e0c3b8113e8); got != want {
+	if want := Hash(0x8189e0c3b8113e8); got != want {
 		t.Errorf("%#x, want %#x", got, want)
 	}
 }

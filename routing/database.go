@@ -36,6 +36,8 @@ type origin struct {
 	frags     []fragment // by number; replaced as a whole, because tables share it
 	reachable bool
 	dropped   bool
+	moved     bool          // in Core.moved
+	sum       Hash          // of the stamps of frags
 	since     time.Time     // of its state
 	queued    *list.Element // in Core.lost or Core.tombs, unless reachable
 	size      int
@@ -123,7 +125,7 @@ func (c *Core) newOrigin(id NodeID) *origin {
 	i, _ := slices.BinarySearchFunc(c.origins, id, byID)
 	c.origins = slices.Insert(c.origins, i, o)
 	o.queued = c.lost.PushBack(o)
-	c.touch(true)
+	c.touchMembers()
 	return o
 }
 
@@ -139,17 +141,21 @@ func (c *Core) install(o *origin, a *Advert) {
 		frags = slices.Insert(frags, i, fragment{Advert: &Advert{}, ends: []end{}})
 	} else {
 		c.resize(o, -frags[i].size())
+		c.rehash(o, -hashStamp(frags[i].Stamp()))
 	}
-	old, topology := frags[i], a.Draining != frags[i].Draining
+	old, moved := frags[i], a.Draining != frags[i].Draining
 	frags[i] = fragment{Advert: a}
 	if o != c.self { // our own links and leaves count as they are, told or not
 		frags[i] = c.replace(o, old, a)
-		topology = topology || c.counts(o, old.ends, frags[i].ends)
+		moved = moved || c.counts(o, old.ends, frags[i].ends)
 	}
 	o.frags = frags
 	c.resize(o, a.size())
-	c.touch(topology)
-	c.hashed = false
+	c.rehash(o, hashStamp(a.Stamp()))
+	if moved {
+		c.touchLinks(o)
+	}
+	c.touch()
 }
 
 // strip removes what an origin said in an epoch that is over, or, when it comes
@@ -159,6 +165,7 @@ func (c *Core) strip(o *origin, all bool) {
 		o.dropped, o.since = false, c.now
 		c.tombs.Remove(o.queued)
 		o.queued = c.lost.PushBack(o)
+		c.touchMembers()
 	}
 	var kept []fragment
 	for _, f := range o.frags {
@@ -168,9 +175,10 @@ func (c *Core) strip(o *origin, all bool) {
 		}
 		c.detach(o, f)
 		c.resize(o, -f.size())
+		c.rehash(o, -hashStamp(f.Stamp()))
 	}
 	o.frags = kept
-	c.touch(true)
+	c.touchLinks(o)
 }
 
 // replace makes the links and leaves of a known in the place of those of old.
@@ -272,6 +280,14 @@ func (c *Core) resize(o *origin, by int) {
 	c.size += by
 }
 
+// rehash notes that the stamps of o add up to so much more.
+func (c *Core) rehash(o *origin, by Hash) {
+	o.sum += by
+	if o.reachable {
+		c.hash += by
+	}
+}
+
 // makeRoom tells whether need more bytes, and one more origin if o is nil, fit
 // into the database. It gives up tombstones, then what has been unreachable
 // longest, but nothing reachable.
@@ -301,14 +317,15 @@ func firstBut(l *list.List, o *origin) *list.Element {
 func (c *Core) setReachable(o *origin, up bool) {
 	o.reachable, o.since = up, c.now
 	if up {
+		c.hash += o.sum
 		c.lost.Remove(o.queued)
 		o.queued = nil
 		c.events = append(c.events, NodeUp{Node: o.node.id})
 	} else {
+		c.hash -= o.sum
 		o.queued = c.lost.PushBack(o)
 		c.events = append(c.events, NodeDown{Node: o.node.id})
 	}
-	c.hashed = false
 }
 
 // drop makes a tombstone of an unreachable origin. It keeps the versions, and
@@ -330,7 +347,7 @@ func (c *Core) drop(o *origin) {
 	}
 	o.frags = frags
 	c.events = append(c.events, NodeForgotten{Node: o.node.id})
-	c.touch(true)
+	c.touchMembers()
 }
 
 // remove forgets an origin without trace.
@@ -348,5 +365,5 @@ func (c *Core) remove(o *origin) {
 	c.origins = slices.Delete(c.origins, i, i+1)
 	o.node.origin, o.node.rank = nil, -1
 	c.release(o.node)
-	c.touch(true)
+	c.touchMembers()
 }

@@ -151,24 +151,12 @@ func (c *Core) receiveHash(l *link, h Hash) {
 // (docs/protocol-routing.md section 5.4).
 func (c *Core) Hash() Hash {
 	c.settle()
-	if !c.hashed {
-		c.hash = 0
-		for _, o := range c.origins {
-			if !o.reachable {
-				continue
-			}
-			for _, f := range o.frags {
-				c.hash += Hash(hashStamp(f.Stamp()))
-			}
-		}
-		c.hashed = true
-	}
 	return c.hash
 }
 
 // hashStamp is FNV-1a over the stamp with SplitMix64's finalizer behind it, which
 // spreads single bits so that sums of many rarely meet.
-func hashStamp(s Stamp) uint64 {
+func hashStamp(s Stamp) Hash {
 	const offset, prime = 14695981039346656037, 1099511628211
 	h := uint64(offset)
 	for i := range len(s.Origin) {
@@ -183,5 +171,5 @@ func hashStamp(s Stamp) uint64 {
 	}
 	h = (h ^ h>>30) * 0xbf58476d1ce4e5b9
 	h = (h ^ h>>27) * 0x94d049bb133111eb
-	return h ^ h>>31
+	return Hash(h ^ h>>31)
 }

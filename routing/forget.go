@@ -23,8 +23,5 @@ func (c *Core) Forget(now time.Time, of func(*Advert) bool) []NodeID {
 		c.remove(o)
 		gone = append(gone, o.node.id)
 	}
-	if len(gone) > 0 {
-		c.hashed = false
-	}
 	return gone
 }

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"iter"
 	"math"
 	"slices"
 )
@@ -25,8 +26,8 @@ type graph struct {
 	origins  []*origin // for the core only
 	draining []bool
 	self     int32
-	first    []int32 // node n has arcs[first[n]:first[n+1]], by target
-	arcs     []arc
+	arcs     [][]arc // of each node, by target
+	links    int     // half of all arcs
 }
 
 type arc struct {
@@ -34,11 +35,10 @@ type arc struct {
 	cost Cost
 }
 
-func (g *graph) from(n int32) []arc { return g.arcs[g.first[n]:g.first[n+1]] }
+func (g *graph) from(n int32) []arc { return g.arcs[n] }
 
 // newGraph makes the graph of the links that both ends advertise, at the
-// higher of the two costs. Of its own links self knows better than its adverts,
-// which may be held back.
+// higher of the two costs.
 func (c *Core) newGraph() *graph {
 	g := &graph{
 		ids:     make([]NodeID, 0, len(c.origins)),
@@ -56,7 +56,12 @@ func (c *Core) newGraph() *graph {
 	g.draining = make([]bool, len(g.ids))
 	// Turning the arcs round sorts them: twice gives both directions by node.
 	in := c.said(g).reversed()
-	g.first, g.arcs = in.reversed().both(in)
+	both := in.reversed().both(in)
+	g.links = len(both.arcs) / 2
+	g.arcs = make([][]arc, len(g.ids))
+	for n := range g.arcs {
+		g.arcs[n] = both.from(n)
+	}
 	return g
 }
 
@@ -64,26 +69,14 @@ func (c *Core) newGraph() *graph {
 func (c *Core) said(g *graph) arcSet {
 	s := arcSet{first: make([]int32, 0, len(g.ids)+1)}
 	if c.graph != nil {
-		s.arcs = make([]arc, 0, len(c.graph.arcs)+256) // seldom many more than the last time
+		s.arcs = make([]arc, 0, 2*c.graph.links+256) // seldom many more than the last time
 	}
 	for n, o := range g.origins {
 		s.first = append(s.first, int32(len(s.arcs)))
-		if o == c.self {
-			for _, l := range c.links {
-				if p := c.nodes[l.peer]; p != nil && p.rank >= 0 {
-					s.arcs = append(s.arcs, arc{p.rank, l.cost})
-				}
-			}
-			continue
-		}
-		for _, f := range o.frags {
-			if f.Fragment == 0 {
-				g.draining[n] = f.Draining
-			}
-			for _, e := range f.ends {
-				if e.node.rank >= 0 {
-					s.arcs = append(s.arcs, arc{e.node.rank, e.cost})
-				}
+		g.draining[n] = c.drains(o)
+		for e := range c.ends(o) {
+			if e.node.rank >= 0 {
+				s.arcs = append(s.arcs, arc{e.node.rank, e.cost})
 			}
 		}
 	}
@@ -91,11 +84,40 @@ func (c *Core) said(g *graph) arcSet {
 	return s
 }
 
-// arcSet is a set of arcs in the form of a graph's.
+// ends are the links that o names. Of its own this node knows better than its
+// adverts, which may be held back.
+func (c *Core) ends(o *origin) iter.Seq[end] {
+	return func(yield func(end) bool) {
+		if o == c.self {
+			for _, l := range c.links {
+				if p := c.nodes[l.peer]; p != nil && !yield(end{p, l.cost}) {
+					return
+				}
+			}
+			return
+		}
+		for _, f := range o.frags {
+			for _, e := range f.ends {
+				if !yield(e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// drains tells whether o says that it is about to go. Of this node it does not matter.
+func (c *Core) drains(o *origin) bool {
+	return o != c.self && len(o.frags) > 0 && o.frags[0].Fragment == 0 && o.frags[0].Draining
+}
+
+// arcSet is a set of arcs: node n has arcs[first[n]:first[n+1]].
 type arcSet struct {
 	first []int32
 	arcs  []arc
 }
+
+func (s arcSet) from(n int) []arc { return s.arcs[s.first[n]:s.first[n+1]:s.first[n+1]] }
 
 // reversed returns the set with each arc turned round; the arcs of each node
 // are sorted by their target.
@@ -110,7 +132,7 @@ func (s arcSet) reversed() arcSet {
 	}
 	next := slices.Clone(r.first)
 	for n := range nodes {
-		for _, a := range s.arcs[s.first[n]:s.first[n+1]] {
+		for _, a := range s.from(n) {
 			r.arcs[next[a.to]] = arc{int32(n), a.cost}
 			next[a.to]++
 		}
@@ -121,12 +143,11 @@ func (s arcSet) reversed() arcSet {
 // both keeps the arcs that are in the set in both directions, at their highest
 // cost. Both s and its reverse are sorted; an arc that an origin named
 // several times is merged.
-func (s arcSet) both(reverse arcSet) ([]int32, []arc) {
+func (s arcSet) both(reverse arcSet) arcSet {
 	first := make([]int32, len(s.first))
 	arcs := make([]arc, 0, len(s.arcs))
 	for n := range len(s.first) - 1 {
-		out := s.arcs[s.first[n]:s.first[n+1]]
-		in := reverse.arcs[reverse.first[n]:reverse.first[n+1]]
+		out, in := s.from(n), reverse.from(n)
 		for len(out) > 0 && len(in) > 0 {
 			to := min(out[0].to, in[0].to)
 			cost, counts := Cost(0), out[0].to == in[0].to
@@ -142,5 +163,5 @@ func (s arcSet) both(reverse arcSet) ([]int32, []arc) {
 		}
 		first[n+1] = int32(len(arcs))
 	}
-	return first, arcs
+	return arcSet{first, arcs}
 }

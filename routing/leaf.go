@@ -74,7 +74,7 @@ func (c *Core) removeLeaf(l *leaf) {
 	l.node.leaf = nil
 	c.release(l.node)
 	c.events = append(c.events, NodeForgotten{Node: l.node.id, Leaf: true})
-	c.touch(false)
+	c.touch()
 }
 
 // sortLeaves brings leaves up to date, once for all that have come and gone:
@@ -101,7 +101,7 @@ func (c *Core) sortLeaves() {
 }
 
 func (c *Core) touchLeaf(l *leaf) {
-	c.touch(false)
+	c.touch()
 	if !l.touched {
 		l.touched = true
 		c.touched = append(c.touched, l)

@@ -59,7 +59,7 @@ func (c *Core) AddLink(now time.Time, peer NodeID, cost Cost) {
 		c.links = slices.Insert(c.links, i, l)
 	}
 	c.changed = true
-	c.touch(true)
+	c.touchLinks(c.self)
 }
 
 // SetCost changes the cost of the link to peer, if there is one, without
@@ -72,7 +72,7 @@ func (c *Core) SetCost(now time.Time, peer NodeID, cost Cost) {
 	}
 	c.links[i].cost = min(max(cost, 1), MaxCost)
 	c.changed = true
-	c.touch(true)
+	c.touchLinks(c.self)
 }
 
 // RemoveLink says that the link to peer is down. Paths are computed anew at
@@ -85,7 +85,7 @@ func (c *Core) RemoveLink(now time.Time, peer NodeID) {
 	}
 	c.links = slices.Delete(c.links, i, i+1)
 	c.changed = true
-	c.touch(true)
+	c.touchLinks(c.self)
 	c.computeAt = c.now
 }
 

@@ -190,6 +190,7 @@ func (s *sim) pump(n *simNode) {
 		}
 	}
 	sends := n.core.TakeSends()
+	checkComputed(s.t, n.core)
 	s.sends += len(sends)
 	for _, m := range sends {
 		if s.onSend != nil {
