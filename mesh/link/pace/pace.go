@@ -20,14 +20,17 @@ const (
 	minChunk = 1200 // one packet of most networks
 	maxChunk = 2 * records.Framed
 	// small is up to how long a message need not wait for its turn: opens,
-	// answers, keys that somebody has typed.
+	// answers, keys that somebody has typed. Such messages have half of the rate
+	// to themselves, and may save up saved bytes if that is more than burst.
 	small = 1024
+	saved = 4 << 10
 )
 
 // A Bucket is a token bucket that the streams of one link share. Its methods
 // may be called from several goroutines; a nil Bucket bounds nothing.
 type Bucket struct {
 	limiter *rate.Limiter
+	express *rate.Limiter // for small messages; they count in limiter too
 	chunk   int
 }
 
@@ -38,18 +41,22 @@ func New(bytesPerSecond int64) *Bucket {
 	}
 	in := func(d time.Duration) int { return int(float64(bytesPerSecond) * d.Seconds()) }
 	chunk := min(max(in(slice), minChunk), maxChunk)
-	return &Bucket{limiter: rate.NewLimiter(rate.Limit(bytesPerSecond), max(in(burst), chunk)), chunk: chunk}
+	return &Bucket{
+		limiter: rate.NewLimiter(rate.Limit(bytesPerSecond), max(in(burst), chunk)),
+		express: rate.NewLimiter(rate.Limit(bytesPerSecond)/2, max(in(burst), saved)),
+		chunk:   chunk,
+	}
 }
 
 // Write has write send p in pieces, each when its turn has come. It returns
 // how much was sent, and the error of write, or net.ErrClosed when ctx ended.
-// What is no longer than a small message goes at once: it is counted, and what
-// comes later waits for it.
+// A small message goes at once: it is counted, and what comes later waits for
+// it. Those that would take more than half of the rate wait as all others do.
 func (b *Bucket) Write(ctx context.Context, p []byte, write func([]byte) (int, error)) (int, error) {
 	if b == nil {
 		return write(p)
 	}
-	if len(p) <= small {
+	if len(p) <= small && b.express.AllowN(time.Now(), len(p)) {
 		b.Spend(len(p))
 		return write(p)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,17 +35,57 @@ func TestASmallMessageGoesAtOnceAndIsCounted(t *testing.T) {
 		start := time.Now()
 		go b.Write(t.Context(), make([]byte, 1_000_000), sink)
 		synctest.Wait()
-		for range 100 {
+		for range 4 {
 			b.Write(t.Context(), make([]byte, small), sink)
 		}
 		if took := time.Since(start); took != 0 {
 			t.Errorf("they waited %v", took)
 		}
 		b.Write(t.Context(), make([]byte, small+1), sink)
-		if took := time.Since(start); took < 900*time.Millisecond {
+		if took := time.Since(start); took < 40*time.Millisecond {
 			t.Errorf("what is not small waited %v", took)
 		}
 		time.Sleep(time.Minute) // in the bubble: the large one is over
+	})
+}
+
+// Many small messages are bulk as well: all together keep to the rate, and what is
+// large has its share.
+func TestManySmallMessagesKeepToTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const bytesPerSecond = 100_000
+		b := New(bytesPerSecond)
+		var sent, large atomic.Int64
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for i := range 8 {
+			size := small
+			if i == 0 {
+				size = 1 << 20
+			}
+			go func() {
+				for ctx.Err() == nil {
+					n, _ := b.Write(ctx, make([]byte, size), func(p []byte) (int, error) {
+						sent.Add(int64(len(p)))
+						if size > small {
+							large.Add(int64(len(p)))
+						}
+						return len(p), nil
+					})
+					if n < size {
+						return
+					}
+				}
+			}()
+		}
+		<-ctx.Done()
+		synctest.Wait()
+		if n := sent.Load(); n > 10.2*bytesPerSecond || n < 9.5*bytesPerSecond {
+			t.Errorf("%d bytes in 10 s at %d B/s", n, bytesPerSecond)
+		}
+		if n := large.Load(); n < bytesPerSecond/2 {
+			t.Errorf("%d of them of the large write", n)
+		}
 	})
 }
 
