@@ -16,12 +16,14 @@ import (
 )
 
 // Redial: full jitter below a bound that doubles from redialFirst to redialCap,
-// and after redialPatience of failures is redialSlow.
+// and after redialPatience of failures is redialSlow. A link that did not last
+// for steadyTime is a failure too: its peer may accept it and end it for ever.
 const (
 	redialFirst    = 100 * time.Millisecond
 	redialCap      = 2 * time.Second
 	redialSlow     = 30 * time.Second
 	redialPatience = 5 * time.Minute
+	steadyTime     = 10 * time.Second
 	dialTime       = 5 * time.Second
 )
 
@@ -30,8 +32,11 @@ type dialer struct {
 	part
 	mesh  *Mesh
 	peer  PeerConfig
-	ways  []way         // in the order in which they are tried; owned by run
+	ways  []way         // the best first
 	tried chan struct{} // closed when the first attempt, or its link, has ended
+
+	worked string    // the address that led to the peer the last time; owned by run
+	at     time.Time // when it did
 
 	mu  sync.Mutex
 	err error // of the last attempt
@@ -76,13 +81,18 @@ func preference(address string) int {
 
 // run dials until ctx ends; with Once a single time.
 func (d *dialer) run(ctx context.Context) error {
-	attempt := 0
-	var failing time.Time // since when no attempt has succeeded
+	attempt, brief := 0, 0 // brief: links in a row that did not last
+	var failing time.Time  // since when no link has lasted
 	for {
 		n, err := d.dial(ctx)
 		if n != nil {
-			attempt, failing = 0, time.Time{}
+			start := time.Now()
 			err = n.run(ctx)
+			if time.Since(start) >= steadyTime {
+				brief, failing = 0, time.Time{}
+			}
+			attempt = brief
+			brief++
 		}
 		d.note(err)
 		if d.peer.Once || ctx.Err() != nil {
@@ -123,7 +133,7 @@ func redialDelay(attempt int, failing time.Duration) time.Duration {
 func (d *dialer) dial(ctx context.Context) (*neighbour, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
-	r := startRace(ctx, d.ways)
+	r := startRace(ctx, d.order(time.Now()))
 	defer r.end()
 	var errs []error
 	for {
@@ -133,7 +143,7 @@ func (d *dialer) dial(ctx context.Context) (*neighbour, error) {
 		}
 		n, err := d.greet(ctx, a, r.more())
 		if err == nil {
-			d.prefer(a.way)
+			d.worked, d.at = a.way.address, time.Now()
 			return n, nil
 		}
 		errs = append(errs, d.failed(ctx, a.way, err))
@@ -165,12 +175,17 @@ func (d *dialer) greet(ctx context.Context, a attempt, more bool) (*neighbour, e
 	return n, nil
 }
 
-// prefer puts the way that worked before the others.
-func (d *dialer) prefer(w way) {
-	i := slices.IndexFunc(d.ways, func(o way) bool { return o.address == w.address })
-	if i > 0 && len(d.ways) > 1 {
-		d.ways = slices.Insert(slices.Delete(d.ways, i, i+1), 0, w)
+// memory is for how long a way that worked is tried before better ones: what
+// kept those from working is over some day.
+const memory = 10 * time.Minute
+
+// order lists the ways as they are to be tried.
+func (d *dialer) order(now time.Time) []way {
+	i := slices.IndexFunc(d.ways, func(w way) bool { return w.address == d.worked })
+	if i < 1 || now.Sub(d.at) > memory {
+		return d.ways
 	}
+	return slices.Concat(d.ways[i:i+1], d.ways[:i], d.ways[i+1:])
 }
 
 // failed makes an error that people understand: "connection refused", not

@@ -131,6 +131,51 @@ func TestWhatWorkedIsTriedFirst(t *testing.T) {
 	})
 }
 
+// What kept the best way from working may be over in the end.
+func TestABetterWayIsTriedAgainSomeDay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n, ways, linked := threeWays(t)
+		ways["quic"].set(true, false)
+		linked()
+		time.Sleep(memory)
+		ways["quic"].set(false, false)
+		n.nodes["edge"].neighbour("hub").link.Close()
+		synctest.Wait()
+		n.reach("edge", "hub")
+		if got := n.nodes["edge"].Status().Links[0].Address; got != "quic-hub" {
+			t.Errorf("linked over %s", got)
+		}
+	})
+}
+
+// A peer that lets this node in and ends the link at once is not asked for ever
+// without a pause.
+func TestLinksThatDoNotLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet(t)
+		hub := n.start("hub")
+		g := &gate{Transport: n.via}
+		n.transports = map[string]link.Transport{"mem": g}
+		n.startWith(Config{ID: "a"}, "hub")
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
+			if nb := hub.neighbour("a"); nb != nil {
+				nb.link.Close()
+			}
+		}
+		if d := g.count(); d < 20 || d > 120 {
+			t.Errorf("%d dials in a minute", d)
+		}
+		time.Sleep(time.Minute)
+		g.set(false, false)
+		n.reach("a", "hub")
+		hub.neighbour("a").link.Close() // after it has lasted
+		time.Sleep(2 * redialFirst)
+		if hub.neighbour("a") == nil {
+			t.Error("a link that had lasted is not back at once")
+		}
+	})
+}
+
 func TestEachWayThatFailedIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet(t)
