@@ -20,9 +20,8 @@ const (
 	// handshakeTime is how long a peer may take until it is known.
 	handshakeTime = 5 * time.Second
 	// When another process claims the id of a linked one, the link is taken for
-	// dead after silentFor of silence, or if it is asked and gives no sign of
-	// life for probeTime.
-	silentFor = 1500 * time.Millisecond
+	// dead if it is asked and gives no sign of life for probeTime. Silence alone
+	// says little: a leaf's link is quiet for many seconds.
 	probeTime = time.Second
 )
 
@@ -273,18 +272,17 @@ func (m *Mesh) register(n *neighbour) error {
 	return nil
 }
 
-// unregister tells whether n was still the neighbour of its id.
-func (m *Mesh) unregister(n *neighbour) bool {
+// unregister takes n out, if it is still the neighbour of its id.
+func (m *Mesh) unregister(n *neighbour) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.neighbours[n.id] != n {
-		return false
+		return
 	}
 	delete(m.neighbours, n.id)
 	if len(m.neighbours) == 0 {
 		m.attached = make(chan struct{})
 	}
-	return true
 }
 
 // mayJoin tells early, while the peer still listens for a refusal, what
@@ -327,7 +325,7 @@ func (m *Mesh) mayReplace(old, n *neighbour) error {
 	}
 	keepOld := &RefusedError{Code: wire.CodeSuperseded, Node: m.cfg.ID, peer: n.id, Reason: fmt.Sprintf("node %s is linked already", n.id)}
 	switch sameProcess := slices.Equal(old.hello.Nonce, n.hello.Nonce); {
-	case !sameProcess && !old.dead.Load() && time.Duration(old.silence.Load()) < silentFor:
+	case !sameProcess && !old.dead.Load():
 		return &RefusedError{Code: wire.CodeDuplicateID, Node: m.cfg.ID,
 			Reason: fmt.Sprintf("duplicate id: another node %s is linked here from %s: give each node an id of its own", n.id, old.link.RemoteAddr())}
 	case !sameProcess:

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/nettest"
 
+	"github.com/ranvier-mesh/ranvier/internal/wire"
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/memlink"
 	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
@@ -433,6 +434,48 @@ func TestDuplicateIDIsRefusedAndTold(t *testing.T) {
 		}
 		a.stop()
 	})
+}
+
+// A leaf that has nothing to say is silent for many seconds, and no less alive.
+func TestTwinOfAQuietLeafIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet(t)
+		n.start("hub")
+		first := n.startWith(Config{ID: "edge", Role: Leaf}, "hub")
+		n.reach("hub", "edge")
+		since := first.neighbour("hub").since
+		n.startWith(Config{ID: "edge", Role: Leaf, Epoch: 2}, "hub")
+		time.Sleep(10 * time.Minute)
+		if now := first.neighbour("hub"); now == nil || now.since != since {
+			t.Error("the first twin lost its link")
+		}
+		var refused *RefusedError
+		if down := n.nodes["edge"].Status().Down; len(down) != 1 || !errors.As(down[0], &refused) || refused.Code != wire.CodeDuplicateID {
+			t.Errorf("the second is told %v", down)
+		}
+	})
+}
+
+// The end of a link is told to the core when the next one may be up already.
+func TestTheLateEndOfALinkDoesNotEndTheNext(t *testing.T) {
+	for _, role := range []Role{Router, Leaf} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet(t)
+			hub := n.start("hub")
+			n.startWith(Config{ID: "a", Role: role}, "hub")
+			n.reach("hub", "a")
+			old := hub.neighbour("a")
+			old.link.Close()
+			<-old.gone
+			n.reach("hub", "a")
+			time.Sleep(time.Second)
+			hub.change(hub.running, func(c *routing.Core, now time.Time) { hub.withdraw(c, now, old) })
+			time.Sleep(time.Second)
+			if _, _, err := hub.Ping(t.Context(), "a"); err != nil {
+				t.Errorf("the %v with a link is not reached: %v", role, err)
+			}
+		})
+	}
 }
 
 func TestRestartedNodeReplacesItsDeadLink(t *testing.T) {

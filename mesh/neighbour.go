@@ -72,7 +72,11 @@ func (n *neighbour) run(ctx context.Context) error {
 	m.log.Info("link up", "node", n.id, "address", n.link.RemoteAddr(), "role", n.hello.Role, "cost", n.cost)
 	switch {
 	case n.routers():
-		m.change(ctx, func(c *routing.Core, now time.Time) { c.AddLink(now, n.id, n.cost) })
+		m.change(ctx, func(c *routing.Core, now time.Time) {
+			if m.neighbour(n.id) == n { // else the link that took over has told it
+				c.AddLink(now, n.id, n.cost)
+			}
+		})
 	case m.cfg.Role == Leaf:
 		attach := wire.Attach{Leaf: m.cfg.ID, Home: n.id, HomeEpoch: n.hello.Epoch}
 		if m.members != nil {
@@ -89,12 +93,8 @@ func (n *neighbour) run(ctx context.Context) error {
 	context.AfterFunc(ctx, func() { n.link.Close() })
 	n.fail(g.Wait())
 
-	if last := m.unregister(n); last && m.cfg.Role == Router {
-		m.change(m.running, func(c *routing.Core, now time.Time) {
-			c.RemoveLink(now, n.id) // what the core does not know it ignores
-			c.RemoveLeaf(now, n.id)
-		})
-	}
+	m.unregister(n)
+	m.change(m.running, func(c *routing.Core, now time.Time) { m.withdraw(c, now, n) })
 	close(n.gone)
 	m.log.Info("link down", "node", n.id, "cause", n.cause())
 	return n.cause()
@@ -222,6 +222,9 @@ func (n *neighbour) attach(msg wire.Attach) {
 		}
 	}
 	m.change(m.running, func(c *routing.Core, now time.Time) {
+		if m.neighbour(n.id) != n {
+			return
+		}
 		c.AddLeaf(now, routing.Attachment{Leaf: n.id, Cost: n.cost, Sig: msg.Sig})
 	})
 }

@@ -68,6 +68,21 @@ func (m *Mesh) change(ctx context.Context, f func(*routing.Core, time.Time)) boo
 	}
 }
 
+// withdraw tells the core that n's link is down, unless there is another one to
+// the same node by now. That may have told the core of itself before: the end of
+// n is told when n has ended, and who redials is fast.
+func (m *Mesh) withdraw(c *routing.Core, now time.Time, n *neighbour) {
+	if next := m.neighbour(n.id); next != nil && next.hello.Role == n.hello.Role {
+		return
+	}
+	switch n.hello.Role { // what the core does not know it ignores
+	case Router:
+		c.RemoveLink(now, n.id)
+	case Leaf:
+		c.RemoveLeaf(now, n.id)
+	}
+}
+
 func (m *Mesh) flood(sends []routing.Send) {
 	for _, s := range sends {
 		n := m.neighbour(s.To)
