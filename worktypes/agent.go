@@ -139,6 +139,21 @@ func (e *Errand) Tell(change func(*Status)) {
 // Canceled is closed when somebody wants the unit to end.
 func (e *Errand) Canceled() <-chan struct{} { return e.u.cancel }
 
+// Expired is closed when the time in which the unit may be started is over.
+func (e *Errand) Expired() <-chan struct{} { return e.u.expired }
+
+// Withdraw ends a unit that no other node has started, as canceled or as expired.
+// owed is that of Finish.
+func (e *Errand) Withdraw(owed bool) {
+	e.Finish(owed, func(s *Status) {
+		if e.u.canceled {
+			canceled(s)
+		} else {
+			e.u.expire(s)
+		}
+	})
+}
+
 // Finish ends the unit, with what is in its output now. When the other node still
 // has it, owed says so: it is told to the Agent once the end is in the journal.
 func (e *Errand) Finish(owed bool, change func(*Status)) {

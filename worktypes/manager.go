@@ -340,10 +340,19 @@ func (m *Manager) send(u *unit, fresh bool) {
 	}()
 }
 
+// In is the time a while from now by the Manager's clock, for Spec.Expires; zero
+// where d is.
+func (m *Manager) In(d time.Duration) time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return m.now().Add(d).UTC()
+}
+
 // arm sets the clock of a unit whose start is bounded.
 func (m *Manager) arm(u *unit) {
 	if !u.spec.Expires.IsZero() {
-		u.expiry = time.AfterFunc(u.spec.Expires.Sub(m.now()), u.expire)
+		u.expiry = time.AfterFunc(u.spec.Expires.Sub(m.now()), u.timeOver)
 	}
 }
 

@@ -103,8 +103,8 @@ func (m *Manager) resume(u *unit) {
 			u.rejoin()
 		}()
 	case u.sealed && u.spec.Node != "" && m.agent != nil:
-		m.arm(u)
 		m.send(u, false)
+		m.arm(u) // after u.stop is set
 	case u.sealed && u.spec.Node == "":
 		m.arm(u)
 		m.queue.wait(u)

@@ -22,8 +22,9 @@ type unit struct {
 	dir  string
 	log  *slog.Logger
 
-	ended  chan struct{} // closed with the terminal state
-	cancel chan struct{} // closed by the first cancel of a job that has begun
+	ended   chan struct{} // closed with the terminal state
+	cancel  chan struct{} // closed by the first cancel of a job that has begun
+	expired chan struct{} // closed when an errand's time to start is over
 
 	// op is held through a change of state, its writes to disk included, so
 	// that one comes after the other. It is taken before mu.
@@ -51,12 +52,13 @@ type unit struct {
 
 func (m *Manager) newUnit(spec Spec, created time.Time) *unit {
 	return &unit{
-		m:      m,
-		spec:   spec,
-		dir:    m.store.path(spec.ID),
-		log:    m.log.With("unit", spec.ID, "job", spec.Job),
-		ended:  make(chan struct{}),
-		cancel: make(chan struct{}),
+		m:       m,
+		spec:    spec,
+		dir:     m.store.path(spec.ID),
+		log:     m.log.With("unit", spec.ID, "job", spec.Job),
+		ended:   make(chan struct{}),
+		cancel:  make(chan struct{}),
+		expired: make(chan struct{}),
 		status: Status{
 			ID: spec.ID, WorkType: spec.Type, Owner: spec.Owner, Job: spec.Job,
 			State: Pending, ExitCode: -1, Created: created,
@@ -197,27 +199,25 @@ func (u *unit) keepOutput(size int64) []journal.Change {
 	return nil
 }
 
-// expire ends a unit that was not started in its time.
-func (u *unit) expire() {
+// timeOver ends a unit that was not started in its time. Whether one that may be with
+// another node was, only that can tell: the Agent asks.
+func (u *unit) timeOver() {
 	u.op.Lock()
 	defer u.op.Unlock()
-	if u.gone != nil || u.state().State != Pending || u.remoteState().Taken {
-		return
-	}
-	var more []journal.Change
-	o := Owed{u.spec.ID, u.spec.Node}
-	sent := u.remoteState().Store != ""
-	if sent {
-		more = append(more, owe(o))
-	}
-	_ = u.end(func(s *Status) {
-		s.State, s.Detail = Failed, "expired: it was not started before "+u.spec.Expires.UTC().Format(time.RFC3339)
-	}, more...)
-	u.stopErrand()
-	if sent {
-		u.m.owes(o)
+	switch {
+	case u.gone != nil || u.state().State != Pending || u.remoteState().Taken:
+	case u.stop != nil:
+		close(u.expired)
+	default:
+		_ = u.end(u.expire)
 	}
 }
+
+func (u *unit) expire(s *Status) {
+	s.State, s.Detail = Failed, "expired: it was not started before "+u.spec.Expires.UTC().Format(time.RFC3339)
+}
+
+func canceled(s *Status) { s.State, s.Detail = Canceled, "Canceled" }
 
 func (u *unit) remoteState() Remote {
 	u.mu.Lock()
@@ -241,7 +241,7 @@ func (u *unit) requestCancel() error {
 	}
 	switch st := u.state().State; {
 	case st == Pending && u.stop == nil:
-		_ = u.end(func(s *Status) { s.State, s.Detail = Canceled, "Canceled" })
+		_ = u.end(canceled)
 	case !st.Terminal() && !u.canceled:
 		u.mu.Lock()
 		u.canceled = true

@@ -239,7 +239,7 @@ func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Inp
 func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Input) (*Job, error) {
 	m := submitMsg{
 		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key,
-		Store: input.Store, Grants: spec.Grants, Expires: nanos(spec.Expires), Node: spec.Node, Signed: input.Sign != nil, Token: input.Token,
+		Store: input.Store, Grants: spec.Grants, TTL: ttl(spec.Expires), Node: spec.Node, Signed: input.Sign != nil, Token: input.Token,
 	}
 	if ref := input.Ref; ref != nil {
 		m.Resume, m.Size, m.SHA256 = true, ref.Size, ref.SHA256[:]

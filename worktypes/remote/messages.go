@@ -42,15 +42,15 @@ type submitMsg struct {
 	Tree   bool              `cbor:"5,keyasint,omitempty"` // the submitter has one
 	Key    []byte            `cbor:"6,keyasint,omitempty"` // of the content's owner
 
-	Store   string   `cbor:"7,keyasint,omitempty"`  // the incarnation it is meant for
-	Resume  bool     `cbor:"8,keyasint,omitempty"`  // the payload can be sent from any offset
-	Size    int64    `cbor:"9,keyasint,omitempty"`  // of the payload, where known
-	SHA256  []byte   `cbor:"10,keyasint,omitempty"` // of the payload, where known
-	Grants  []string `cbor:"11,keyasint,omitempty"`
-	Expires int64    `cbor:"12,keyasint,omitempty"` // nanoseconds since 1970
-	Node    string   `cbor:"13,keyasint,omitempty"` // that is to do it; empty: the one that is asked
-	Signed  bool     `cbor:"14,keyasint,omitempty"` // the end of the payload has a signature
-	Token   string   `cbor:"15,keyasint,omitempty"` // Receptor's signature
+	Store  string   `cbor:"7,keyasint,omitempty"`  // the incarnation it is meant for
+	Resume bool     `cbor:"8,keyasint,omitempty"`  // the payload can be sent from any offset
+	Size   int64    `cbor:"9,keyasint,omitempty"`  // of the payload, where known
+	SHA256 []byte   `cbor:"10,keyasint,omitempty"` // of the payload, where known
+	Grants []string `cbor:"11,keyasint,omitempty"`
+	TTL    int64    `cbor:"12,keyasint,omitempty"` // nanoseconds from now in which it may start; 0: any
+	Node   string   `cbor:"13,keyasint,omitempty"` // that is to do it; empty: the one that is asked
+	Signed bool     `cbor:"14,keyasint,omitempty"` // the end of the payload has a signature
+	Token  string   `cbor:"15,keyasint,omitempty"` // Receptor's signature
 }
 
 // unitMsg is follow, cancel, release and query. An empty id in a cancel or
@@ -143,6 +143,14 @@ func nanos(t time.Time) int64 {
 		return 0
 	}
 	return t.UnixNano()
+}
+
+// ttl is how long there is until then, in nanoseconds: clocks do not agree.
+func ttl(until time.Time) int64 {
+	if until.IsZero() {
+		return 0
+	}
+	return int64(max(time.Until(until), 1))
 }
 
 func fromNanos(n int64) time.Time {

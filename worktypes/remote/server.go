@@ -228,7 +228,7 @@ func (x *exchange) submit(body []byte) error {
 	}
 	x.asked.Unit, x.asked.Type, x.asked.Job = m.ID, m.Type, cmp.Or(m.Job, m.ID)
 	spec := worktypes.Spec{
-		ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer, Grants: m.Grants, Expires: fromNanos(m.Expires),
+		ID: m.ID, Type: m.Type, Params: m.Params, Job: m.Job, Owner: x.peer, Grants: m.Grants, Expires: x.s.m.In(time.Duration(m.TTL)),
 		Node: m.Node,
 	}
 	x.terms, x.tree = Terms{}, nil // of the submit before

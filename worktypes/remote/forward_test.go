@@ -1,0 +1,348 @@
+package remote_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/command"
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
+)
+
+// home is a node that forwards work to another one, over a way that can be cut.
+type home struct {
+	t   *testing.T
+	to  *node
+	dir string
+	opt worktypes.Options
+	f   *remote.Forwarder
+	m   *worktypes.Manager
+
+	mu   sync.Mutex
+	away bool
+	wrap func(net.Conn) net.Conn // nil: as it is
+	open []net.Conn
+}
+
+func newHome(t *testing.T, to *node) *home {
+	to.server.Park = time.Minute
+	h := &home{t: t, to: to, dir: t.TempDir()}
+	h.start()
+	t.Cleanup(h.stop)
+	return h
+}
+
+func (h *home) start() {
+	h.t.Helper()
+	shell, err := command.New(command.Config{WorkType: "here", Command: "true"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	types, err := worktypes.NewRegistry(shell)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.f = remote.NewForwarder(h.dial, nil)
+	opt := h.opt
+	opt.Agent = h.f
+	if h.m, err = worktypes.Open(h.dir, types, opt); err != nil {
+		h.t.Fatal(err)
+	}
+	h.f.Start()
+}
+
+func (h *home) stop() {
+	if h.m == nil {
+		return
+	}
+	if err := h.m.Close(context.Background()); err != nil {
+		h.t.Error(err)
+	}
+	h.f.Close()
+	h.m = nil
+}
+
+func (h *home) restart() { h.t.Helper(); h.stop(); h.start() }
+
+func (h *home) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.away {
+		return nil, errors.New("no route")
+	}
+	c, err := h.to.dial(ctx)
+	if err == nil && h.wrap != nil {
+		c = h.wrap(c)
+	}
+	if err == nil {
+		h.open = append(h.open, c)
+	}
+	return c, err
+}
+
+// cut takes the way away.
+func (h *home) cut() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.away = true
+	for _, c := range h.open {
+		c.Close()
+	}
+	h.open = nil
+}
+
+// mend gives it back.
+func (h *home) mend() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.away, h.wrap = false, nil
+}
+
+// submit stores a unit for the other node.
+func (h *home) submit(spec worktypes.Spec, payload []byte) string {
+	h.t.Helper()
+	spec.Node, spec.Owner = "x", "me"
+	_, err := h.m.Submit(spec)
+	if err == nil {
+		var p *worktypes.Payload
+		if p, err = h.m.Payload(spec.ID); err == nil {
+			_, _ = p.Write(payload)
+			err = errors.Join(p.Commit(p.Size(), p.Sum()), h.m.Start(spec.ID))
+		}
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return spec.ID
+}
+
+func (h *home) wait(id string) worktypes.Status { h.t.Helper(); return waitEnd(h.t, &node{m: h.m}, id) }
+
+// reaches waits for a unit to be told as f wants.
+func reaches(t *testing.T, m *worktypes.Manager, id string, f func(worktypes.Status) bool) worktypes.Status {
+	t.Helper()
+	states, err := m.Watch(deadline(t), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st worktypes.Status
+	for st = range states {
+		if f(st) {
+			return st
+		}
+	}
+	t.Fatalf("it came no further than %+v", st)
+	return st
+}
+
+func (h *home) cancel(id string) {
+	h.t.Helper()
+	if err := h.m.Cancel(id); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// counted is a job that counts its starts in a file.
+func counted(t *testing.T, more string) (worktypes.Spec, func() int) {
+	mark := filepath.Join(t.TempDir(), "starts")
+	return shell("echo started >>" + mark + "; " + more), func() int {
+		b, _ := os.ReadFile(mark)
+		return strings.Count(string(b), "started")
+	}
+}
+
+// stalled is a connection that takes so many bytes and then no more.
+type stalled struct {
+	net.Conn
+	left    int
+	full    chan<- struct{}
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func (s *stalled) Write(b []byte) (int, error) {
+	if len(b) <= s.left {
+		s.left -= len(b)
+		return s.Conn.Write(b)
+	}
+	select {
+	case s.full <- struct{}{}:
+	default:
+	}
+	<-s.closed
+	return 0, net.ErrClosed
+}
+
+func (s *stalled) Close() error {
+	s.closing.Do(func() { close(s.closed) })
+	return s.Conn.Close()
+}
+
+// stall lets all ways take so many bytes; it is told when one is full.
+func (h *home) stall(bytes int) <-chan struct{} {
+	full := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wrap = func(c net.Conn) net.Conn {
+		return &stalled{Conn: c, left: bytes, full: full, closed: make(chan struct{})}
+	}
+	return full
+}
+
+// A job that is canceled before it has begun is never started, wherever it is.
+func TestCanceledBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	big := bytes.Repeat([]byte("x"), 1<<20)
+	for name, until := range map[string]func(h *home, spec worktypes.Spec){
+		"the node is away": func(h *home, spec worktypes.Spec) {
+			h.wait(h.submit(shell("true"), nil)) // its store is known from now on
+			h.cut()
+			h.submit(spec, nil)
+			h.restart()
+			h.cancel(spec.ID)
+			h.mend()
+		},
+		"the node goes away within the payload": func(h *home, spec worktypes.Spec) {
+			full := h.stall(100 << 10)
+			h.submit(spec, big)
+			<-full
+			h.cut()
+			h.cancel(spec.ID)
+			h.mend()
+		},
+		"within the payload": func(h *home, spec worktypes.Spec) {
+			full := h.stall(100 << 10)
+			h.submit(spec, big)
+			<-full
+			h.mend() // for new connections
+			h.cancel(spec.ID)
+		},
+		"never sent": func(h *home, spec worktypes.Spec) {
+			h.cut()
+			h.submit(spec, nil)
+			h.cancel(spec.ID)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, "tcp")
+			h := newHome(t, n)
+			spec, starts := counted(t, "cat >/dev/null")
+			until(h, spec)
+			if st := h.wait(spec.ID); st.State != worktypes.Canceled || !st.Started.IsZero() {
+				t.Errorf("%+v", st)
+			}
+			for _, st := range n.m.List() {
+				if st.ID == spec.ID {
+					waitEnd(t, n, st.ID)
+				}
+			}
+			if got := starts(); got != 0 {
+				t.Errorf("started %d times", got)
+			}
+		})
+	}
+}
+
+// deaf is a connection on which nothing more is heard after the first word.
+type deaf struct {
+	net.Conn
+	heard   int
+	asked   chan struct{} // closed after it
+	closing sync.Once
+	closed  chan struct{}
+}
+
+func (d *deaf) Read(b []byte) (int, error) {
+	if d.heard++; d.heard == 2 {
+		close(d.asked)
+	}
+	if d.heard > 1 {
+		<-d.closed
+		return 0, net.ErrClosed
+	}
+	return d.Conn.Read(b)
+}
+
+func (d *deaf) Close() error {
+	d.closing.Do(func() { close(d.closed) })
+	return d.Conn.Close()
+}
+
+// A unit whose node does not come back in its time is Failed, and not started when
+// that comes.
+func TestExpiresWhileItsNodeIsAway(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, newNode(t, "tcp"))
+	h.cut()
+	spec, starts := counted(t, "")
+	spec.Expires = time.Now().Add(20 * time.Millisecond)
+	other, _ := counted(t, "")
+	other.Expires = time.Now().Add(time.Hour)
+	h.submit(spec, nil)
+	h.submit(other, nil)
+	if st := h.wait(spec.ID); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "expired: ") {
+		t.Errorf("%+v", st)
+	}
+	h.opt.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	h.restart() // the other's time is over meanwhile
+	if st := h.wait(other.ID); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "expired: ") {
+		t.Errorf("%+v", st)
+	}
+	h.mend()
+	if st := h.wait(h.submit(shell("true"), nil)); st.State != worktypes.Succeeded || starts() != 0 {
+		t.Errorf("%+v, started %d times", st, starts())
+	}
+}
+
+// A unit may have begun in its time without a word of it coming through: then that
+// time says nothing of it any more.
+func TestBeganInTimeUnheard(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "tcp")
+	h := newHome(t, n)
+	asked := make(chan struct{})
+	h.wrap = func(c net.Conn) net.Conn { return &deaf{Conn: c, asked: asked, closed: make(chan struct{})} }
+	spec, starts := counted(t, "echo done")
+	spec.Expires = time.Now().Add(time.Hour)
+	h.submit(spec, []byte("x"))
+	<-asked
+	waitEnd(t, n, spec.ID)
+	h.cut()
+	h.opt.Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	h.restart()
+	h.mend()
+	if st := h.wait(spec.ID); st.State != worktypes.Succeeded || st.StdoutSize != 5 || starts() != 1 {
+		t.Errorf("%+v, started %d times", st, starts())
+	}
+}
+
+// The clocks of two nodes need not agree.
+func TestTimeToStartWithoutOneClock(t *testing.T) {
+	t.Parallel()
+	for _, skew := range []time.Duration{-24 * time.Hour, 24 * time.Hour} {
+		h := newHome(t, newNodeWith(t, "tcp", worktypes.Options{Now: func() time.Time { return time.Now().Add(skew) }}))
+		spec := shell("true")
+		spec.Expires = time.Now().Add(time.Minute)
+		if st := h.wait(h.submit(spec, nil)); st.State != worktypes.Succeeded {
+			t.Errorf("a target whose clock is %v ahead: %+v", skew, st)
+		}
+		// What has waited for its whole time there is not started.
+		spec = shell("true")
+		spec.Expires = time.Now().Add(-time.Minute)
+		if _, err := h.to.client().Submit(deadline(t), spec, nil); err != nil {
+			t.Error(err)
+		}
+		if st := waitEnd(t, h.to, spec.ID); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "expired: ") {
+			t.Errorf("a target whose clock is %v ahead: %+v", skew, st)
+		}
+	}
+}
