@@ -135,7 +135,7 @@ var submitKeys = [...]string{"command", "subcommand", "node", "worktype", "tlscl
 // spec reads a submit.
 func (w workRequest) spec() (worktypes.Spec, error) {
 	w.req.Name("node", "worktype")
-	spec := worktypes.Spec{ID: worktypes.NewID(), Owner: w.peer}
+	spec := worktypes.Spec{ID: worktypes.NewID(), Owner: w.peer, Once: true}
 	if spec.Owner == "" {
 		spec.Owner = string(w.n.cfg.Node.ID)
 	}

@@ -23,6 +23,7 @@ type Payload struct {
 	limit, treeSize int64
 	tree            *treeUpload // nil: none was announced
 	park            *time.Timer // nil unless parked; guarded by u.op
+	unclaimed       bool        // it stands for that of an earlier process; guarded by u.op
 }
 
 // errPayloadDone is use of a payload that has ended.
@@ -32,7 +33,7 @@ var errPayloadDone = errors.New("the payload has ended")
 func (u *unit) resumePayload() (*Payload, error) {
 	u.op.Lock()
 	if p := u.payload; u.gone == nil && p != nil && p.tree == nil && p.park != nil && p.park.Stop() {
-		p.park = nil
+		p.park, p.unclaimed = nil, false
 		u.op.Unlock()
 		return p, nil
 	}
@@ -72,6 +73,9 @@ func (u *unit) checkPending() error {
 	}
 	if u.sealed {
 		return fmt.Errorf("%w: %s waits for its turn", ErrNotPending, u.spec.ID)
+	}
+	if p := u.payload; p != nil && p.unclaimed {
+		p.finish()
 	}
 	if u.payload != nil {
 		return fmt.Errorf("%w: the payload of unit %s is being written", ErrBusy, u.spec.ID)

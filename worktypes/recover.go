@@ -1,6 +1,7 @@
 package worktypes
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -8,6 +9,10 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/internal/process"
 )
+
+// resumeTime is how long a submitter may take to come back after a restart of its
+// node.
+const resumeTime = time.Minute
 
 // recover reads the units of an earlier process, and goes on with those that
 // have begun. damaged is what is wrong with the old journal, or nil.
@@ -112,8 +117,12 @@ func (m *Manager) resume(u *unit) {
 		_ = u.end(func(s *Status) {
 			s.State, s.Detail = Failed, "LOST: this node does not forward work any more; the job may still run on node "+u.spec.Node
 		})
-	default: // nobody was told that it would be started: its submitter comes again
+	case u.spec.Once:
+		_ = u.end(func(s *Status) { s.State, s.Detail = Failed, "the node was stopped before the submitter had sent all of the payload; the job was not started" })
+	default: // nobody was told that it would be started: its submitter may come again
 		m.arm(u)
+		u.payload = &Payload{u: u, hash: sha256.New(), unclaimed: true}
+		u.payload.Park(resumeTime)
 	}
 }
 

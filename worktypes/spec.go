@@ -41,6 +41,9 @@ type Spec struct {
 	// Token is a signature in Receptor's form that the submitter has given, for
 	// Node.
 	Token string `json:",omitempty"`
+	// Once says that the submitter cannot come again for the unit: where the node ends
+	// within its payload, the unit is Failed at the next start.
+	Once bool `json:",omitempty"`
 	// Grants are identities beside Owner that may see and end the unit.
 	Grants []string `json:",omitempty"`
 }

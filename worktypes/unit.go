@@ -232,7 +232,7 @@ func (u *unit) stopErrand() {
 	}
 }
 
-// requestCancel takes a cancel.
+// requestCancel takes a cancel; it is on disk when it returns.
 func (u *unit) requestCancel() error {
 	u.op.Lock()
 	defer u.op.Unlock()
@@ -246,9 +246,11 @@ func (u *unit) requestCancel() error {
 		u.mu.Lock()
 		u.canceled = true
 		u.mu.Unlock()
-		u.log.Info("work unit is being canceled")
-		u.m.journal.Later(journal.Change{Bucket: unitsBucket, Key: u.spec.ID, Value: u.record(u.state()).encode()})
 		close(u.cancel)
+		u.log.Info("work unit is being canceled")
+		if err := u.m.journal.Put(journal.Change{Bucket: unitsBucket, Key: u.spec.ID, Value: u.record(u.state()).encode()}); err != nil {
+			u.log.Error("cannot write the cancel of a work unit: a restart of the node would forget it", "error", err)
+		}
 	}
 	return nil
 }
