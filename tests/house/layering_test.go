@@ -15,7 +15,7 @@ import (
 // those of one "x/...", which is x and all below it: they settle it themselves.
 var order = [][]string{
 	{"routing"},
-	{"internal/freeport"},
+	{"internal/freeport", "internal/newansible"},
 	{"internal/wire"},
 	{"internal/admission"},
 	{"internal/identity"},

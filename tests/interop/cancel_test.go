@@ -10,65 +10,104 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/newansible"
 )
 
-// TestInterrupted ends both workers in the middle of a play. What is on the
-// stream then leads both tools' process to the same.
+// TestInterrupted ends both workers in the middle of a play. The events up to
+// there are the same, and what is on the stream then leads both tools' process
+// to the same.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
+	t.Run("installed", func(t *testing.T) {
+		t.Parallel()
+		interrupted(t, installed)
+	})
+	t.Run("newer", func(t *testing.T) {
+		t.Parallel()
+		newansible.Env(t)
+		interrupted(t, newer)
+	})
+}
+
+func interrupted(t *testing.T, tools []tool) {
 	dir := lay(t, map[string]string{"inventory/hosts": one,
 		"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=before\n  - command: sleep 600\n  - debug: msg=never\n"})
-	for _, pair := range [][2]tool{{python, python}, {python, ours}, {ours, python}, {ours, ours}} {
-		transmit, w := pair[0], pair[1]
-		if transmit == python && !*all {
+	var want []map[string]any
+	for _, transmit := range tools {
+		if !transmit.ours() && !*all {
 			continue
 		}
-		t.Run(string(transmit+" to "+w), func(t *testing.T) {
-			t.Parallel()
-			sent := transmit.run(t, nil, nil, "transmit", dir, "-i", "id1", "-p", "site.yml")
-			work := filepath.Join(t.TempDir(), "worker")
-			cmd := w.command(t, nil, "worker", "--private-data-dir", work)
-			cmd.Stdin = bytes.NewReader(sent)
-			pipe, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
+		sent := transmit.run(t, nil, nil, "transmit", dir, "-i", "id1", "-p", "site.yml")
+		for _, w := range tools {
+			who := transmit.name + " transmit, " + w.name + " worker"
+			got := interrupt(t, tools, w, sent, who)
+			if want == nil {
+				want = got
+				continue
 			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var said bytes.Buffer
-			in := bufio.NewReader(io.TeeReader(pipe, &said))
-			for !strings.Contains(said.String(), `sleep 600`) && !strings.Contains(said.String(), `"task_action": "command"`) {
-				if _, err := in.ReadString('\n'); err != nil {
-					t.Fatalf("%v: %s", err, said.Bytes())
-				}
-			}
-			began := time.Now()
-			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			_, _ = io.Copy(io.Discard, in)
-			_ = cmd.Wait() // its exit code is not part of the stream
-			if took := time.Since(began); w == ours && took > time.Minute {
-				t.Errorf("the cancel took %v", took)
-			}
-			r := parse(t, said.Bytes(), work)
-			if last := r.statuses[len(r.statuses)-1]["status"]; last != "canceled" {
-				t.Errorf("the last status is %v", last)
-			}
-			for _, process := range tools {
-				to := t.TempDir()
-				process.run(t, said.Bytes(), nil, "process", to, "-i", "id1")
-				got := tree(t, filepath.Join(to, "artifacts", "id1"))
-				if got["status"] != "canceled" || got["rc"] != "254" || !strings.Contains(got["stdout"], "before") || strings.Contains(got["stdout"], "never") {
-					t.Errorf("%s's process: %v", process, got)
-				}
-			}
-			if left := processes(t, work); len(left) > 0 && w == ours {
-				t.Errorf("still there: %q", left)
-			}
-		})
+			compareEvents(t, who, true, want, got)
+		}
 	}
+}
+
+// interrupt ends a worker that has begun to sleep, and returns the events until then.
+func interrupt(t *testing.T, tools []tool, w tool, sent []byte, who string) []map[string]any {
+	t.Helper()
+	work := filepath.Join(t.TempDir(), "worker")
+	cmd := w.command(t, nil, "worker", "--private-data-dir", work)
+	cmd.Stdin = bytes.NewReader(sent)
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	in := bufio.NewReader(io.TeeReader(pipe, &said))
+	for line := ""; !begun(line); {
+		if line, err = in.ReadString('\n'); err != nil {
+			t.Fatalf("%s: %v: %s", who, err, said.Bytes())
+		}
+	}
+	began := time.Now()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, in)
+	_ = cmd.Wait() // its exit code is not part of the stream
+	if took := time.Since(began); w.ours() && took > time.Minute {
+		t.Errorf("%s: the cancel took %v", who, took)
+	}
+	if left := processes(t, work); len(left) > 0 && w.ours() {
+		t.Errorf("%s: still there: %q", who, left)
+	}
+	for _, process := range tools {
+		to := t.TempDir()
+		process.run(t, said.Bytes(), nil, "process", to, "-i", "id1")
+		got := tree(t, filepath.Join(to, "artifacts", "id1"))
+		if got["status"] != "canceled" || got["rc"] != "254" || !strings.Contains(got["stdout"], "before") || strings.Contains(got["stdout"], "never") {
+			t.Errorf("%s, %s process: %v", who, process.name, got)
+		}
+	}
+	r := parse(t, said.Bytes(), work)
+	if last := r.statuses[len(r.statuses)-1]["status"]; last != "canceled" {
+		t.Errorf("%s: the last status is %v", who, last)
+	}
+	for i, e := range r.events {
+		data, _ := e["event_data"].(map[string]any)
+		if e["event"] == "runner_on_start" && data["task_action"] == "command" {
+			return r.events[:i+1]
+		}
+	}
+	t.Fatalf("%s: the sleep is not among the events: %s", who, said.Bytes())
+	return nil
+}
+
+// begun tells whether a line of the stream says that the play's command runs.
+func begun(line string) bool {
+	return strings.Contains(line, `"event": "runner_on_start"`) && strings.Contains(line, `"task_action": "command"`)
 }
 
 // processes returns the command lines that contain word.

@@ -32,7 +32,7 @@ var differs = []struct {
 	{"names that are made up", regexp.MustCompile(`ESTABLISH LOCAL CONNECTION FOR USER: \w+`), "ESTABLISHED"},
 	{"names that are made up", regexp.MustCompile(`(PUT|EXEC) [^"]*`), "$1"}, // of -vvv
 	{"the plugin", regexp.MustCompile(`awx_display|ranvier_events`), "PLUGIN"},
-	{"the plugin", regexp.MustCompile(`/usr/lib/python3/dist-packages/ansible_runner/display_callback/callback|DIR/artifacts/id1/callback`), "PLUGINS"},
+	{"the plugin", regexp.MustCompile(`[\w./-]*/usr/lib/python3/dist-packages/ansible_runner/display_callback/callback|DIR/artifacts/id1/callback`), "PLUGINS"},
 	{"the plugin", regexp.MustCompile(`\s*\\*"ANSIBLE_LOCAL_TEMP\\*": \\*"[\w/-]+\\*",`), ""},
 	{"the plugin", regexp.MustCompile(`\s*\\*"RANVIER_JOB\\*": \\*"[\w/-]+\\*",`), ""},
 }

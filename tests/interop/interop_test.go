@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/ranvier-mesh/ranvier/internal/newansible"
 )
 
 var all = flag.Bool("all", false, "every play through each of the eight combinations, the slow ones too")
@@ -42,27 +44,39 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// tool is ours or Python's.
-type tool string
+// tool is ours or Python's, with the installed Ansible or the newer one.
+type tool struct {
+	name  string
+	newer bool
+}
 
-const (
-	ours   tool = "ours"
-	python tool = "python"
+var (
+	ours   = tool{name: "ours"}
+	python = tool{name: "Python's"}
+	// The versions of Ansible that Debian has, and the Python tool's beside them.
+	installed = []tool{python, ours}
+	newer     = []tool{{python.name, true}, {ours.name, true}}
 )
 
-var tools = []tool{ours, python}
+func (w tool) ours() bool { return w.name == ours.name }
 
 func (w tool) command(t testing.TB, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	program := binary
-	if w == python {
-		var err error
+	environ := append(os.Environ(), "HOME="+home, "LC_ALL=C.UTF-8", "TERM=xterm-256color")
+	program, err := binary, error(nil)
+	switch {
+	case w.newer && !w.ours():
+		program = filepath.Join(newansible.Bin(t), "ansible-runner")
+	case !w.ours():
 		if program, err = exec.LookPath("ansible-runner"); err != nil {
 			t.Fatal("these tests need the Python tool (Debian: python3-ansible-runner, ansible-core): ", err)
 		}
 	}
+	if w.newer {
+		environ = append(environ, newansible.Env(t)...)
+	}
 	cmd := exec.Command(program, args...)
-	cmd.Env = append(append(os.Environ(), "HOME="+home, "LC_ALL=C.UTF-8", "TERM=xterm-256color"), env...)
+	cmd.Env = append(environ, env...)
 	return cmd
 }
 
@@ -74,7 +88,7 @@ func (w tool) run(t testing.TB, stdin []byte, env []string, args ...string) []by
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil && out.Len() == 0 {
-		t.Fatalf("%s %v: %v\n%s", w, args, err, errs.Bytes())
+		t.Fatalf("%s %v: %v\n%s", w.name, args, err, errs.Bytes())
 	}
 	return out.Bytes()
 }
@@ -85,6 +99,17 @@ func (w tool) run(t testing.TB, stdin []byte, env []string, args ...string) []by
 // transmitted by both tools: what they transmit is compared elsewhere too.
 func TestMatrix(t *testing.T) {
 	t.Parallel()
+	matrix(t, installed)
+}
+
+// TestMatrixNewer is TestMatrix with a newer Ansible and a newer Python tool.
+func TestMatrixNewer(t *testing.T) {
+	t.Parallel()
+	newansible.Env(t)
+	matrix(t, newer)
+}
+
+func matrix(t *testing.T, tools []tool) {
 	for name, p := range plays {
 		if p.slow && !*all {
 			continue
@@ -93,21 +118,18 @@ func TestMatrix(t *testing.T) {
 			t.Parallel()
 			dir := lay(t, p.files)
 			var want run
-			for _, transmit := range []tool{python, ours} {
-				if transmit == python && !*all && !p.both {
+			for _, transmit := range tools {
+				if !transmit.ours() && !*all && !p.both {
 					continue
 				}
 				sent := transmit.run(t, nil, nil, append([]string{"transmit", dir, "-i", "id1"}, p.args...)...)
-				for _, worker := range []tool{python, ours} {
-					if transmit == python && worker == ours && !*all && name == "all sorts" { // it takes long
-						continue
-					}
-					got := work(t, worker, p, sent)
+				for _, worker := range tools {
+					got := work(t, tools, worker, p, sent)
 					if want.events == nil {
 						want = got
 						continue
 					}
-					compare(t, string(transmit)+" transmit, "+string(worker)+" worker", p, want, got)
+					compare(t, transmit.name+" transmit, "+worker.name+" worker", p, want, got)
 				}
 			}
 		})
@@ -122,7 +144,7 @@ type run struct {
 }
 
 // work lets a worker do the job, and both tools process what it says.
-func work(t *testing.T, w tool, p play, sent []byte) run {
+func work(t *testing.T, tools []tool, w tool, p play, sent []byte) run {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "worker")
 	said := w.run(t, sent, p.env, "worker", "--private-data-dir", dir)
@@ -139,10 +161,10 @@ func work(t *testing.T, w tool, p play, sent []byte) run {
 		trees = append(trees, tree(t, filepath.Join(to, "artifacts", "id1")))
 	}
 	if diff := cmp.Diff(trees[1], trees[0]); diff != "" {
-		t.Errorf("what %s's worker said is processed differently (- Python's): %s", w, diff)
+		t.Errorf("what %s worker said is processed differently (- Python's): %s", w.name, diff)
 	}
-	if rc := trees[0]["rc"]; rc != strconv.Itoa(p.rc) {
-		t.Errorf("%s's worker: rc %q, want %d: %s", w, rc, p.rc, trees[0]["stdout"])
+	if rc := trees[0]["rc"]; rc != strconv.Itoa(p.exit(w)) {
+		t.Errorf("%s worker: rc %q, want %d: %s", w.name, rc, p.exit(w), trees[0]["stdout"])
 	}
 	r.artifacts = make(map[string]string)
 	for name, content := range trees[0] {
@@ -150,7 +172,7 @@ func work(t *testing.T, w tool, p play, sent []byte) run {
 			r.artifacts[name] = normal(content, dir)
 		}
 	}
-	if left := slices.Sorted(names(filepath.Join(dir, "artifacts", "id1"))); w == ours &&
+	if left := slices.Sorted(names(filepath.Join(dir, "artifacts", "id1"))); w.ours() &&
 		!slices.Equal(left, []string{"command", "fact_cache", "job_events", "rc", "status", "stderr", "stdout"}) &&
 		!slices.Equal(left, []string{"command", "job_events", "rc", "status", "stderr", "stdout"}) {
 		t.Errorf("our worker leaves %v", left)
@@ -184,7 +206,6 @@ func parse(t *testing.T, said []byte, dir string) run {
 			t.Fatalf("%v: %s", err, l)
 		}
 		if v["status"] != nil {
-			delete(v, "env")
 			if n, ok := v["event_count"]; ok && n != float64(len(r.events)) {
 				t.Errorf("%v events, and the worker says %v", len(r.events), n)
 			}
@@ -204,16 +225,16 @@ func parse(t *testing.T, said []byte, dir string) run {
 	return r
 }
 
-// compare holds got to want.
-func compare(t *testing.T, who string, p play, want, got run) {
+// compareEvents holds got to want, in their order where that is the same each time.
+func compareEvents(t *testing.T, who string, order bool, want, got []map[string]any) {
 	t.Helper()
-	prepare := func(r run) []string {
+	prepare := func(events []map[string]any) []string {
 		var lines []string
-		for _, e := range oneAnswer(r.events) {
+		for _, e := range oneAnswer(events) {
 			if !mended(e) {
 				continue
 			}
-			if !p.order {
+			if !order {
 				delete(e, "start_line")
 				delete(e, "end_line")
 				unbanner(e)
@@ -224,7 +245,7 @@ func compare(t *testing.T, who string, p play, want, got run) {
 			}
 			lines = append(lines, string(text))
 		}
-		if !p.order {
+		if !order {
 			slices.Sort(lines)
 		}
 		return lines
@@ -243,6 +264,12 @@ func compare(t *testing.T, who string, p play, want, got run) {
 			break
 		}
 	}
+}
+
+// compare holds got to want.
+func compare(t *testing.T, who string, p play, want, got run) {
+	t.Helper()
+	compareEvents(t, who, p.order, want.events, got.events)
 	if diff := cmp.Diff(want.statuses, got.statuses); diff != "" {
 		t.Errorf("%s: the statuses differ from Python's (-): %s", who, diff)
 	}
@@ -251,14 +278,32 @@ func compare(t *testing.T, who string, p play, want, got run) {
 		// terminal made them, if they come in one piece.
 		out := polls.ReplaceAllString(strings.ReplaceAll(r.artifacts["stdout"], "\r", ""), "")
 		r.artifacts["stdout"] = strings.ToValidUTF8(answers.ReplaceAllString(out, "an answer"), "\uFFFD")
-		delete(r.artifacts, "command") // it has the environment: compared as part of the status, but for that
+		r.artifacts["command"] = members(t, r.artifacts["command"])
 		if !p.order {
-			delete(r.artifacts, "stdout")
+			r.artifacts["stdout"] = sorted(r.artifacts["stdout"])
 		}
 	}
-	if diff := cmp.Diff(want.artifacts, got.artifacts); diff != "" && p.order {
+	if diff := cmp.Diff(want.artifacts, got.artifacts); diff != "" {
 		t.Errorf("%s: the artifacts differ from Python's (-): %s", who, diff)
 	}
+}
+
+// members is a JSON object with its members in an order that is always the same.
+func members(t *testing.T, text string) string {
+	t.Helper()
+	var all map[string]any
+	err := json.Unmarshal([]byte(text), &all)
+	sorted, merr := json.MarshalIndent(all, "", " ")
+	if err != nil || merr != nil {
+		t.Errorf("%v, %v: %s", err, merr, text)
+	}
+	return string(sorted)
+}
+
+// sorted are the lines of a text in an order that is always the same, each
+// once: with the strategy "free" headings are repeated as the hosts happen to be.
+func sorted(text string) string {
+	return strings.Join(slices.Compact(slices.Sorted(strings.SplitSeq(text, "\n"))), "\n")
 }
 
 // lay makes a private data directory.

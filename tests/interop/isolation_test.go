@@ -60,8 +60,8 @@ func TestIsolationArguments(t *testing.T) {
 			// The Python tool's transmit does not know these flags; ours sends what its library would.
 			sent := ours.run(t, nil, nil, append([]string{"transmit", dir, "-p", "site.yml"}, args...)...)
 			called := make(map[tool]string)
-			for _, w := range tools {
-				record, work := t.TempDir(), filepath.Join(base, string(w))
+			for _, w := range installed {
+				record, work := t.TempDir(), filepath.Join(base, w.name)
 				w.run(t, sent, []string{"RECORD=" + record, "PATH=" + filepath.Join(base, "bin") + ":" + os.Getenv("PATH")}, "worker", "--private-data-dir", work)
 				called[w] = isolated(t, record, work, base)
 			}

@@ -10,11 +10,25 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ranvier-mesh/ranvier/internal/newansible"
 	"github.com/ranvier-mesh/ranvier/runner/internal/callback"
 )
 
+// each does a test with the installed Ansible, and with the newer one.
+func each(t *testing.T, test func(t *testing.T, env []string)) {
+	t.Parallel()
+	t.Run("installed", func(t *testing.T) {
+		t.Parallel()
+		test(t, nil)
+	})
+	t.Run("newer", func(t *testing.T) {
+		t.Parallel()
+		test(t, newansible.Env(t))
+	})
+}
+
 // script runs Python code that has the plugin as p, loaded as Ansible loads it.
-func script(t *testing.T, code string, env ...string) string {
+func script(t *testing.T, code string, env []string, more ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := callback.Install(dir); err != nil {
@@ -27,7 +41,7 @@ func script(t *testing.T, code string, env ...string) string {
 		"spec = importlib.util.spec_from_file_location('ranvier_events', sys.argv[1])\n" +
 		"p = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(p)\n"
 	cmd := exec.Command("/usr/bin/python3", "-c", head+code, filepath.Join(dir, callback.Name+".py"))
-	cmd.Env = append(append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "AWX_ISOLATED_DATA_DIR="+dir, callback.KeyVariable+"=k"), env...)
+	cmd.Env = append(append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8", "AWX_ISOLATED_DATA_DIR="+dir, callback.KeyVariable+"=k"), append(env, more...)...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -36,8 +50,9 @@ func script(t *testing.T, code string, env ...string) string {
 }
 
 // What JSON does not know becomes something that says as much as it can.
-func TestOddValues(t *testing.T) {
-	t.Parallel()
+func TestOddValues(t *testing.T) { each(t, oddValues) }
+
+func oddValues(t *testing.T, env []string) {
 	out := script(t, `
 import datetime
 loop = {"a": 1}
@@ -47,7 +62,7 @@ class Odd:
     def __str__(self): return "odd"
 for value in (b"a\xff", {3, 1}, datetime.date(2020, 1, 2), Vault(), Odd(), (1, "x"), {1: {None: 2}}, loop, float("nan"), "\udcff", {("a", 1): 1}, range(3), [loop]):
     print(p.encode({"v": value}))
-`)
+`, env)
 	want := []string{`"a\udcff"`, `[1, 3]`, `"2020-01-02"`, `"$encrypted$"`, `"odd"`, `[1, "x"]`, `{"1": {"null": 2}}`,
 		`{"a": 1, "self": ["<recursion>"]}`, `NaN`, `"\udcff"`, `{"('a', 1)": 1}`, `[0, 1, 2]`, `[{"a": 1, "self": ["<recursion>"]}]`}
 	var got []string
@@ -61,8 +76,9 @@ for value in (b"a\xff", {3, 1}, datetime.date(2020, 1, 2), Vault(), Odd(), (1, "
 
 // The key is gone from the environment once the plugin is loaded, and of its
 // process only the plugin marks anything.
-func TestOnlyOneProcessWrites(t *testing.T) {
-	t.Parallel()
+func TestOnlyOneProcessWrites(t *testing.T) { each(t, onlyOneProcessWrites) }
+
+func onlyOneProcessWrites(t *testing.T, env []string) {
 	out := script(t, `
 assert "RANVIER_EVENTS_KEY" not in os.environ
 d = p.Display()
@@ -76,7 +92,7 @@ d.warning("careful")
 sys.stdout.flush()
 print()
 print(open(os.environ["AWX_ISOLATED_DATA_DIR"] + "/events").read(), end="")
-`)
+`, env)
 	marks := strings.Count(out, "\x1b]ranvier;k;")
 	var kinds []string
 	for line := range strings.Lines(out) {
@@ -88,15 +104,16 @@ print(open(os.environ["AWX_ISOLATED_DATA_DIR"] + "/events").read(), end="")
 	if marks != 4 || !cmp.Equal(kinds, []string{"verbose", "warning"}) || !strings.Contains(out, "forked\n") {
 		t.Errorf("%d marks, %q: %q", marks, kinds, out)
 	}
-	if out := script(t, `p.Display().display("plain")`, callback.KeyVariable+"="); out != "plain\n" {
+	if out := script(t, `p.Display().display("plain")`, env, callback.KeyVariable+"="); out != "plain\n" {
 		t.Errorf("without a key: %q", out)
 	}
 }
 
 // However an event's text is printed, it is between the marks and in its order,
 // and the end mark comes whatever becomes of the method.
-func TestTextStaysBetweenTheMarks(t *testing.T) {
-	t.Parallel()
+func TestTextStaysBetweenTheMarks(t *testing.T) { each(t, textStaysBetweenTheMarks) }
+
+func textStaysBetweenTheMarks(t *testing.T, env []string) {
 	out := script(t, `
 real = sys.stdout
 def body():
@@ -113,7 +130,7 @@ try:
 except KeyError:
     print(";after")
 assert sys.stdout is real and p.JOURNAL.open is None
-`)
+`, env)
 	want := "\x1b]ranvier;k;0,14\aone\ntwo\nthree\nfour\nfivesix\nseven\x1b]ranvier;k;\a;after\n"
 	if out != want {
 		t.Errorf("got %q, want %q", out, want)
@@ -121,8 +138,9 @@ assert sys.stdout is real and p.JOURNAL.open is None
 }
 
 // A result that is too large is left out, and it alone.
-func TestLargeResults(t *testing.T) {
-	t.Parallel()
+func TestLargeResults(t *testing.T) { each(t, largeResults) }
+
+func largeResults(t *testing.T, env []string) {
 	out := script(t, `
 for n in (100, 400):
     print(p.record("runner_on_ok", {"host": "h", "res": {"stdout": "x" * n}}, ident="u"))
@@ -131,7 +149,7 @@ for kind in ("runner_on_ok", "runner_item_on_failed", "runner_on_unreachable"):
     print(p.record(kind, {"res": {}}))
 p.STATE.omit = True
 print(p.record("runner_on_failed", {"res": {}}))
-`, "MAX_EVENT_RES=300", "JOB_ID=7", "PROJECT_UPDATE_ID=x")
+`, env, "MAX_EVENT_RES=300", "JOB_ID=7", "PROJECT_UPDATE_ID=x")
 	var sizes []int
 	for line := range strings.Lines(out) {
 		var e struct {
