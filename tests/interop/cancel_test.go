@@ -33,7 +33,7 @@ func TestInterrupted(t *testing.T) {
 func interrupted(t *testing.T, tools []tool) {
 	dir := lay(t, map[string]string{"inventory/hosts": one,
 		"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - debug: msg=before\n  - command: sleep 600\n  - debug: msg=never\n"})
-	var want []map[string]any
+	var want run
 	for _, transmit := range tools {
 		if !transmit.ours() && !*all {
 			continue
@@ -42,7 +42,7 @@ func interrupted(t *testing.T, tools []tool) {
 		for _, w := range tools {
 			who := transmit.name + " transmit, " + w.name + " worker"
 			got := interrupt(t, tools, w, sent, who)
-			if want == nil {
+			if want.events == nil {
 				want = got
 				continue
 			}
@@ -51,8 +51,8 @@ func interrupted(t *testing.T, tools []tool) {
 	}
 }
 
-// interrupt ends a worker that has begun to sleep, and returns the events until then.
-func interrupt(t *testing.T, tools []tool, w tool, sent []byte, who string) []map[string]any {
+// interrupt ends a worker that has begun to sleep, and returns what it said until then.
+func interrupt(t *testing.T, tools []tool, w tool, sent []byte, who string) run {
 	t.Helper()
 	work := filepath.Join(t.TempDir(), "worker")
 	cmd := w.command(t, nil, "worker", "--private-data-dir", work)
@@ -91,18 +91,19 @@ func interrupt(t *testing.T, tools []tool, w tool, sent []byte, who string) []ma
 			t.Errorf("%s, %s process: %v", who, process.name, got)
 		}
 	}
-	r := parse(t, said.Bytes(), work)
+	r := parse(t, w, said.Bytes(), work)
 	if last := r.statuses[len(r.statuses)-1]["status"]; last != "canceled" {
 		t.Errorf("%s: the last status is %v", who, last)
 	}
 	for i, e := range r.events {
 		data, _ := e["event_data"].(map[string]any)
 		if e["event"] == "runner_on_start" && data["task_action"] == "command" {
-			return r.events[:i+1]
+			r.events = r.events[:i+1]
+			return r
 		}
 	}
 	t.Fatalf("%s: the sleep is not among the events: %s", who, said.Bytes())
-	return nil
+	return run{}
 }
 
 // begun tells whether a line of the stream says that the play's command runs.
@@ -124,4 +125,28 @@ func processes(t *testing.T, word string) (found []string) {
 		}
 	}
 	return found
+}
+
+// TestKeepalives has both newer workers say that they live while their job is
+// silent; neither process takes that for an event.
+func TestKeepalives(t *testing.T) {
+	t.Parallel()
+	newansible.Env(t)
+	dir := lay(t, map[string]string{"inventory/hosts": one,
+		"project/site.yml": "- hosts: all\n  gather_facts: false\n  tasks:\n  - command: sleep 3\n"})
+	sent := newer[0].run(t, nil, nil, "transmit", dir, "-i", "id1", "-p", "site.yml")
+	for _, w := range newer {
+		said := w.run(t, sent, nil, "worker", "--private-data-dir", filepath.Join(t.TempDir(), "worker"), "--keepalive-seconds", "1")
+		if !bytes.Contains(said, []byte("{\"event\": \"keepalive\", \"counter\": 0, \"uuid\": 0}\n")) {
+			t.Errorf("%s worker says nothing: %s", w.name, said)
+		}
+		for _, process := range newer {
+			to := t.TempDir()
+			process.run(t, said, nil, "process", to, "-i", "id1")
+			got := tree(t, filepath.Join(to, "artifacts", "id1"))
+			if _, kept := got["job_events/0-0.json"]; kept || got["rc"] != "0" {
+				t.Errorf("%s worker, %s process: %v", w.name, process.name, got)
+			}
+		}
+	}
 }

@@ -186,5 +186,5 @@ except SyntaxError:
     pass
 else:
     sys.exit("a newer grammar is not told apart")
-`)
+`, nil)
 }

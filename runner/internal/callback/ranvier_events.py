@@ -106,7 +106,8 @@ class Held:
 
     def __init__(self, stream, begin):
         self.stream = stream
-        self.text = [begin]
+        self.begin = begin
+        self.text = []
         self.deaf = False  # Display is printing: older ones flush each time
 
     def write(self, text):
@@ -122,6 +123,11 @@ class Held:
 
     def spill(self):
         text, self.text = "".join(self.text), []
+        encoding = getattr(self.stream, "encoding", None)
+        if encoding and not text.isascii():
+            text.encode(encoding, self.stream.errors)  # newer Ansibles warn of what cannot be, in front of it
+        text = "".join([self.begin] + self.text + [text])
+        self.begin, self.text = "", []
         self.stream.write(text)
         self.stream.flush()
 
@@ -174,15 +180,16 @@ class Journal:
         try:
             return call()
         finally:
-            self.open = None
-            if sys.stdout is held:
-                sys.stdout = stream
             try:
                 held.write(self.end)
                 sys.stderr.flush()
                 held.spill()
             except (OSError, ValueError):
                 pass  # the terminal is gone; so is who would have read
+            finally:
+                self.open = None
+                if sys.stdout is held:
+                    sys.stdout = stream
 
     def beside(self, begin, stream, call):
         """around for text that does not go to sys.stdout."""
