@@ -143,7 +143,7 @@ func TestMakeCertificates(t *testing.T) {
 	if info, err := os.Stat(file("ca.key")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the CA's key: %v, %v", info, err)
 	}
-	req := []string{"--cert-makereq", "commonname=a", "nodeid=a", `dnsname=["a.example", "b.example"]`, "ipaddress=127.0.0.1", "outkey=" + file("a.key"), "outreq=" + file("a.req")}
+	req := []string{"--cert-makereq", "commonname=a", "nodeid=a", "dnsname=a.example", "dnsname=b.example", "ipaddress=127.0.0.1", "outkey=" + file("a.key"), "outreq=" + file("a.req")}
 	if got := do("", req...); got.code != 0 {
 		t.Fatalf("%+v", got)
 	}

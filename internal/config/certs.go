@@ -134,7 +134,12 @@ func asIP(n *yaml.Node) (net.IP, error) {
 	return ip, nil
 }
 
-// listOf makes a parser of lists of a parser of one value.
+// listOf makes a parser of lists, which may be empty, of a parser of one value.
 func listOf[T any](parse func(*yaml.Node) (T, error)) func(*yaml.Node) ([]T, error) {
-	return func(n *yaml.Node) ([]T, error) { return asList(n, parse) }
+	return func(n *yaml.Node) ([]T, error) {
+		if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+			return nil, nil
+		}
+		return asList(n, parse)
+	}
 }

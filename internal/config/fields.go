@@ -17,6 +17,7 @@ type fields struct {
 	given []field
 	asked []string // every key that was asked for, given or not
 	rep   *report
+	ours  bool // the item is not Receptor's
 }
 
 type field struct {
@@ -30,7 +31,7 @@ type field struct {
 // readFields turns the value of an item into keys. A bare value is the item's
 // main key. What has no keys at all is reported, and the item left out.
 func readFields(it item, raw rawItem, rep *report) (f *fields, ok bool) {
-	f = &fields{pos: raw.pos, rep: rep}
+	f = &fields{pos: raw.pos, rep: rep, ours: it.ours}
 	n := raw.value
 	switch {
 	case n == nil, it.any:
@@ -70,10 +71,17 @@ func (f *fields) index(key string) int {
 	return slices.IndexFunc(f.given, func(g field) bool { return g.key == key })
 }
 
-// has tells whether a key is given and not null.
+// has tells whether a key is given a value.
 func (f *fields) has(key string) bool {
 	i := f.index(key)
-	return i >= 0 && !isNull(f.given[i].value)
+	return i >= 0 && !f.empty(f.given[i].value)
+}
+
+// empty tells whether a value is none. In its items Receptor takes the empty text,
+// too, for a key that is left out, and programs write files so; in items of ours it
+// is a mistake.
+func (f *fields) empty(n *yaml.Node) bool {
+	return isNull(n) || !f.ours && n.Kind == yaml.ScalarNode && n.Value == ""
 }
 
 // keys returns what is given, in lower case.
@@ -85,7 +93,7 @@ func (f *fields) keys() []string {
 	return keys
 }
 
-// take returns a key that is given and not null, and marks it as known.
+// take returns a key that is given a value, and marks it as known.
 func (f *fields) take(key string) (field, bool) {
 	f.asked = append(f.asked, key)
 	i := f.index(key)
@@ -93,7 +101,7 @@ func (f *fields) take(key string) (field, bool) {
 		return field{}, false
 	}
 	f.given[i].taken = true
-	return f.given[i], !isNull(f.given[i].value)
+	return f.given[i], !f.empty(f.given[i].value)
 }
 
 // wrong tells whether a key was given and could not be read, which has been
@@ -142,7 +150,7 @@ func get[T any](f *fields, key string, def T, parse func(*yaml.Node) (T, error))
 // need is get for a key that must be given.
 func need[T any](f *fields, key string, parse func(*yaml.Node) (T, error)) T {
 	var zero T
-	if i := f.index(key); i < 0 || isNull(f.given[i].value) {
+	if !f.has(key) {
 		f.rep.errorf(f.pos, key, "it is missing")
 	}
 	return get(f, key, zero, parse)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -11,6 +12,7 @@ type item struct {
 	main string // the key that a bare value stands for; empty: none
 	once bool   // it may stand at most once
 	any  bool   // its value is not looked at
+	ours bool   // Receptor has no such item
 	// build reads the item's keys and puts it into the Config. The keys that
 	// it asks for are the keys that the item has: there is no other list.
 	build func(*Config, *fields)
@@ -22,11 +24,11 @@ func table() []item {
 		{name: "node", main: "id", once: true, build: buildNode},
 		{name: "local-only", once: true, build: func(c *Config, _ *fields) { c.LocalOnly = true }},
 		{name: "log-level", main: "level", once: true, build: func(c *Config, f *fields) {
-			c.LogLevel = need(f, "level", asLevel)
+			c.LogLevel = get(f, "level", slog.LevelError, asLevel) // Receptor's default, where the item has no level
 		}},
 		{name: "control-service", build: buildControlService},
 		{name: "work-command", build: buildWorkCommand},
-		{name: "legacy-control", main: "filename", once: true, build: buildLegacyControl},
+		{name: "legacy-control", main: "filename", once: true, ours: true, build: buildLegacyControl},
 
 		{name: "trace", any: true, build: noEffect("messages are not traced; log-level debug tells most")},
 		{name: "work-python", any: true, build: noEffect("work in a Python module is not run; use work-command")},

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -95,8 +96,8 @@ func linkItems() []item {
 	return []item{
 		{name: "tcp-listener", main: "port", build: buildListener("tcp")},
 		{name: "tcp-peer", main: "address", build: buildPeer("tcp")},
-		{name: "quic-listener", main: "port", build: buildListener("quic")},
-		{name: "quic-peer", main: "address", build: buildPeer("quic")},
+		{name: "quic-listener", main: "port", ours: true, build: buildListener("quic")},
+		{name: "quic-peer", main: "address", ours: true, build: buildPeer("quic")},
 		{name: "ws-listener", main: "port", build: buildListener("ws")},
 		{name: "ws-peer", main: "address", build: buildPeer("ws")},
 		{name: "udp-listener", main: "port", build: inPlace("quic-listener", buildListener("quic"))},
@@ -148,12 +149,18 @@ func buildPeer(scheme string) func(*Config, *fields) {
 		}
 		i := len(c.Peers)
 		c.Peers = append(c.Peers, p)
-		f.tls("tls", client, func(c *Config, t *TLS) { c.Peers[i].TLS = t })
-		for _, a := range p.Addresses {
-			if f.has("tls") && strings.HasPrefix(a, "ws://") {
-				f.rep.errorf(f.pos, "tls", "%s is a WebSocket without TLS: write wss://", a)
+		unsecured := slices.IndexFunc(p.Addresses, func(a string) bool { return strings.HasPrefix(a, "ws://") })
+		set := func(c *Config, t *TLS) { c.Peers[i].TLS = t }
+		if f.has("tls") && unsecured >= 0 {
+			what := "%s is a WebSocket without TLS: write wss://"
+			if len(p.Addresses) > 1 {
+				f.rep.errorf(f.pos, "tls", what, p.Addresses[unsecured])
+			} else { // Receptor does not look at it
+				f.warnf("tls", "has no effect: "+what, p.Addresses[unsecured])
+				set = func(*Config, *TLS) {}
 			}
 		}
+		f.tls("tls", client, set)
 	}
 }
 

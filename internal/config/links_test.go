@@ -61,6 +61,22 @@ func TestLinkItems(t *testing.T) {
 	}
 }
 
+// Receptor does not look at the tls of a WebSocket without TLS.
+func TestTLSOfAPlainWebSocket(t *testing.T) {
+	t.Parallel()
+	c, err := Parse("r.conf", []byte("- tls-client: {name: c}\n- ws-peer: {address: 'ws://h:1', tls: c}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Peers[0].TLS != nil || len(c.Warnings) != 1 || !strings.HasPrefix(c.Warnings[0], `r.conf:2: ws-peer: key "tls": has no effect: ws://h:1`) {
+		t.Errorf("%+v, %q", c.Peers[0], c.Warnings)
+	}
+	_, err = Parse("r.conf", []byte("- tls-client: {name: c}\n- ws-peer: {address: ['wss://h:1', 'ws://h:2'], tls: c}\n"))
+	if err == nil || !strings.Contains(err.Error(), `key "tls": ws://h:2 is a WebSocket without TLS`) {
+		t.Errorf("one of two ways: %v", err)
+	}
+}
+
 func TestUDPItemsBecomeQUIC(t *testing.T) {
 	c, err := Parse("r.conf", []byte("- node: {id: a, insecure: yes}\n- udp-listener: {port: 5, cost: 2.0}\n- udp-peer: h:6\n"))
 	if err != nil {

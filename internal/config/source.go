@@ -109,9 +109,30 @@ func (a Arg) raw() (rawItem, error) {
 		if !ok || key == "" {
 			return item, fmt.Errorf("%.100q is no key=value", w)
 		}
-		item.value.Content = append(item.value.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, argValue(value))
+		addWord(item.value, key, argValue(value))
 	}
 	return item, nil
+}
+
+// addWord adds a key to a map. One that is there already becomes a list of both:
+// Receptor's lists are written so on the command line.
+func addWord(item *yaml.Node, key string, value *yaml.Node) {
+	for i := 0; i < len(item.Content); i += 2 {
+		if !strings.EqualFold(item.Content[i].Value, key) {
+			continue
+		}
+		all := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+		for _, n := range []*yaml.Node{item.Content[i+1], value} {
+			if n.Kind == yaml.SequenceNode {
+				all.Content = append(all.Content, n.Content...)
+			} else {
+				all.Content = append(all.Content, n)
+			}
+		}
+		item.Content[i+1] = all
+		return
+	}
+	item.Content = append(item.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, value)
 }
 
 // argValue is a text, or what JSON says where it begins as a map or a list.

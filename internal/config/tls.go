@@ -60,12 +60,12 @@ func buildTLS(f *fields) TLS {
 		Cert:      get(f, "cert", "", asText),
 		Key:       get(f, "key", "", asText),
 		SkipNames: get(f, "skipreceptornamescheck", false, asBool),
-		MinTLS12:  !get(f, "mintls13", true, asBool),
+		MinTLS12:  !get(f, "mintls13", false, asBool),
 	}}
 }
 
 func asPins(n *yaml.Node) ([]string, error) {
-	pins, err := asList(n, asText)
+	pins, err := listOf(asText)(n)
 	if err == nil {
 		err = identity.CheckPins(pins)
 	}

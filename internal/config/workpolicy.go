@@ -48,14 +48,14 @@ type WorkVerification struct {
 
 func workPolicyItems() []item {
 	return []item{
-		{name: "work-signing", once: true, build: func(c *Config, f *fields) {
+		{name: "work-signing", main: "privatekey", once: true, build: func(c *Config, f *fields) {
 			c.WorkSigning = WorkSigning{Pos: f.pos, PrivateKey: need(f, "privatekey", asText), TokenExpiration: get(f, "tokenexpiration", 0, asDuration)}
 		}},
-		{name: "work-verification", once: true, build: func(c *Config, f *fields) {
+		{name: "work-verification", main: "publickey", once: true, build: func(c *Config, f *fields) {
 			c.WorkVerification = WorkVerification{Pos: f.pos, PublicKey: need(f, "publickey", asText)}
 		}},
-		{name: "work-policy", build: buildWorkPolicy},
-		{name: "work-limits", once: true, build: func(c *Config, f *fields) {
+		{name: "work-policy", ours: true, build: buildWorkPolicy},
+		{name: "work-limits", once: true, ours: true, build: func(c *Config, f *fields) {
 			c.WorkLimits = WorkLimits{
 				Pos: f.pos, Age: get(f, "age", 0, asDuration), Size: get(f, "size", 0, asSize), OwnerSize: get(f, "ownersize", 0, asSize),
 				TTL: get(f, "ttl", 0, asDuration), Grace: get(f, "grace", 0, asDuration),
