@@ -37,7 +37,8 @@ type engine struct {
 	files *command.Files
 	to    sink
 	log   *slog.Logger
-	node  string // for messages; empty: the host name
+	node  string          // for messages; empty: the host name
+	hurry <-chan struct{} // RunOptions.Hurry
 
 	filter  *events.Filter
 	stdout  *os.File // nil where it is not kept
@@ -65,7 +66,8 @@ func (e *engine) close() {
 // of which rc and status are among the artifacts then. The last status has not
 // been told. Errors are the sink's and those of files.
 func (e *engine) run(ctx context.Context, dir string) (err error) {
-	lock, err := jobdir.Use(dir) // whoever cleans up leaves it alone
+	// Whoever cleans up leaves it alone. The slash leads through a link: that one is the caller's.
+	lock, err := jobdir.Use(dir + "/")
 	if err != nil {
 		return err
 	}
@@ -105,14 +107,18 @@ func (e *engine) run(ctx context.Context, dir string) (err error) {
 	result, err := terminal.Run(ctx, terminal.Spec{
 		Argv: argv, Env: append(e.job.Environ(os.Environ()), e.keyEnv(key)...), Dir: e.job.StartDir, Mark: "ansible-" + key,
 		Prompts:     terminal.Prompts{List: e.job.Prompts, Hidden: events.Marks(key)},
-		IdleTimeout: e.job.IdleTimeout, JobTimeout: e.job.JobTimeout, Output: e.output, Kill: e.killContainer,
+		IdleTimeout: e.job.IdleTimeout, JobTimeout: e.job.JobTimeout, Output: e.output, Kill: e.killContainer, Hurry: e.hurry,
 	})
 	return e.end(result, err)
 }
 
-// end settles the outcome and writes it down.
+// end settles the outcome and writes it down, also where nobody would hear of it.
 func (e *engine) end(r terminal.Result, err error) error {
-	if err := e.settle(r, err); err != nil {
+	err = e.settle(r, err)
+	if err != nil {
+		if e.outcome.status != "" {
+			_ = e.finish() // err is what counts
+		}
 		return err
 	}
 	return e.finish()
@@ -213,12 +219,10 @@ func (e *engine) keep(ev events.Event) error {
 }
 
 // killContainer ends a container, which is no descendant of this process.
-func (e *engine) killContainer() {
+func (e *engine) killContainer(ctx context.Context) {
 	if e.job.Engine == "" {
 		return
 	}
-	ctx, stop := context.WithTimeout(context.Background(), 10*time.Second)
-	defer stop()
 	if out, err := exec.CommandContext(ctx, e.job.Engine, "kill", e.job.Container).CombinedOutput(); err != nil {
 		e.log.Warn("the container could not be killed", "container", e.job.Container, "err", err, "output", string(out))
 	}
@@ -231,10 +235,10 @@ func (e *engine) settle(r terminal.Result, err error) error {
 	case err != nil && r.Exit.Code == 0 && r.Exit.Signal == 0 && isStart(err):
 		*o = ending{"error", 127, notStarted(e.node, e.job.Argv[0], err), err}
 		return nil
-	case err != nil:
-		return err
+	case err == nil:
+		err = e.filter.Close()
 	}
-	if err := e.filter.Close(); err != nil {
+	if err != nil && r.End == terminal.Exited {
 		return err
 	}
 	switch r.End {
@@ -256,7 +260,7 @@ func (e *engine) settle(r terminal.Result, err error) error {
 			o.explanation = filepath.Base(e.job.Argv[0]) + " was " + r.Exit.String()
 		}
 	}
-	return nil
+	return err
 }
 
 // isStart tells whether err says that the program could not be started, as

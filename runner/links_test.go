@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"os"
@@ -135,5 +136,23 @@ func TestNothingOfWhatIsSalvagedStays(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The private data directory itself may be a link, as to the latest of many.
+func TestPrivateDataDirIsALink(t *testing.T) {
+	t.Parallel()
+	dir := privateDataDir(t, map[string]string{"args": "sh -c 'echo done'"})
+	link := filepath.Join(t.TempDir(), "current")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	result, err := runner.Run(t.Context(), runner.RunOptions{Options: runner.Options{PrivateDataDir: link, Ident: "id1"}})
+	if err != nil || result.RC != 0 {
+		t.Errorf("run: %+v, %v", result, err)
+	}
+	sent := ours(t, runner.Options{PrivateDataDir: link, Ident: "id2"})
+	if d := work(t, t.Context(), bytes.NewReader(sent), runner.WorkOptions{PrivateDataDir: link}); d.err != nil || d.result.RC != 0 {
+		t.Errorf("worker: %+v, %v", d.result, d.err)
 	}
 }

@@ -27,7 +27,8 @@ type ProcessOptions struct {
 
 	// Output, if set, gets the play's output: each event's text and a newline.
 	// It is written to as soon as there is nothing more to read. If it fails
-	// the job is processed to its end all the same.
+	// the job is processed to its end all the same. A Write that does not return
+	// is waited for; once ctx is done for 5 s, and then left behind.
 	Output    io.Writer
 	JSONMode  bool // write the events themselves, one a line
 	Quiet     bool // write nothing
@@ -74,7 +75,7 @@ type Result struct {
 // a Read that waits, where r has a SetReadDeadline method like that of net.Conn
 // and os.File, which then is left with a deadline in the past.
 func Process(ctx context.Context, r io.Reader, o ProcessOptions) (Result, error) {
-	p, err := newProcessor(ctx, o)
+	p, err := newProcessor(ctx, o, nil)
 	if err != nil {
 		return Result{RC: 1}, err
 	}
@@ -110,15 +111,15 @@ type processor struct {
 }
 
 // newProcessor makes the artifact directory; whoever has the processor closes
-// its artifacts.
-func newProcessor(ctx context.Context, o ProcessOptions) (*processor, error) {
+// its artifacts. hurry is RunOptions.Hurry.
+func newProcessor(ctx context.Context, o ProcessOptions, hurry <-chan struct{}) (*processor, error) {
 	a, err := openArtifacts(o)
 	if err != nil {
 		return nil, err
 	}
 	p := &processor{ProcessOptions: o, ctx: ctx, artifacts: a, result: Result{ArtifactDir: a.dir}}
 	if o.Output != nil && !o.Quiet {
-		p.out = bufio.NewWriterSize(o.Output, 32<<10)
+		p.out = bufio.NewWriterSize(&outlet{ctx: ctx, hurry: hurry, out: o.Output}, 32<<10)
 	}
 	return p, nil
 }

@@ -22,6 +22,10 @@ type RunOptions struct {
 	Options
 	Process ProcessOptions
 	Log     *slog.Logger // nil for none
+	// Hurry, if not nil, is closed by who does not want to wait for a job that
+	// is canceled: it is killed without the second that it has to end by itself,
+	// and output that nobody reads is given up.
+	Hurry <-chan struct{}
 }
 
 // Run runs a job on this machine, in its own private data directory: what
@@ -94,12 +98,12 @@ func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error
 	if err := job.ForgetEvents(); err != nil {
 		return Result{RC: 1}, &ArtifactsError{job.ArtifactDir, err}
 	}
-	p, err := newProcessor(ctx, po)
+	p, err := newProcessor(ctx, po, o.Hurry)
 	if err != nil {
 		return Result{RC: 1}, err
 	}
 	defer p.artifacts.close()
-	e := &engine{job: job, to: direct{p}, log: o.Log}
+	e := &engine{job: job, to: direct{p}, log: o.Log, hurry: o.Hurry}
 	defer e.close()
 	err = e.run(ctx, o.PrivateDataDir)
 	if err == nil {

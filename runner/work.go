@@ -39,6 +39,10 @@ type WorkOptions struct {
 	// $TMPDIR, else /var/tmp.
 	TempDir string
 	Log     *slog.Logger // nil for none
+	// Hurry, if not nil, is closed by who does not want to wait for a job that
+	// is canceled: it is killed without the second that it has to end by itself,
+	// its artifacts are not sent, and a stream that nobody reads is given up.
+	Hurry <-chan struct{}
 
 	// The handlers are called on Work's goroutine, one at a time. EventHandler
 	// sees each event before it is sent; false means not to.
@@ -76,12 +80,13 @@ func (e *WorkError) Unwrap() error { return e.Err }
 //
 // When ctx is done, the job and all that it has started are ended at once. A
 // Read of in that waits then is ended by SetReadDeadline where in has it, and
-// left alone where not.
+// left alone where not. A Write to out that does not return is left behind 5 s
+// after ctx is done.
 func Work(ctx context.Context, in io.Reader, out io.Writer, o WorkOptions) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	w := &worker{WorkOptions: o, out: newKeepalive(out, o.Keepalive)}
+	w := &worker{WorkOptions: o, out: newKeepalive(&outlet{ctx: ctx, hurry: o.Hurry, out: out}, o.Keepalive)}
 	defer w.out.stop()
 	err := w.work(ctx, in)
 	if err != nil {
@@ -258,7 +263,7 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		}
 		return fault(err.Error(), optionsError(err))
 	}
-	e := &engine{job: job, to: w, log: w.Log, node: w.Node}
+	e := &engine{job: job, to: w, log: w.Log, node: w.Node, hurry: w.Hurry}
 	defer e.close()
 	if err := e.run(ctx, dir); err != nil {
 		var path *fs.PathError
@@ -277,8 +282,10 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 	if err := e.files.InPlace(); err != nil {
 		return fault("The artifacts could not be packed.", err)
 	}
-	if err := w.sendArtifacts(job.ArtifactDir); err != nil {
-		return err
+	if !isClosed(w.Hurry) {
+		if err := w.sendArtifacts(job.ArtifactDir); err != nil {
+			return err
+		}
 	}
 	switch {
 	case e.outcome.status == "error":
@@ -287,6 +294,15 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // optionsError makes what the job's description has wrong an ErrOptions.

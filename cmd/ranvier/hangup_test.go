@@ -180,3 +180,101 @@ func TestNohup(t *testing.T) {
 		t.Errorf("%v: %s%s", err, said, errs.String())
 	}
 }
+
+// gate is a pipe that a job holds open: the returned function waits until nobody
+// of the job is left.
+func gate(t *testing.T, dir string) (path string, wait func()) {
+	t.Helper()
+	path = filepath.Join(dir, "gate")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return path, func() {
+		if _, err := io.Copy(io.Discard, f); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestImpatience: the second signal gives a job no time, but leaves nothing
+// behind, not even of one that is deaf and has moved to a session of its own.
+func TestImpatience(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"run", "worker"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			held, gone := gate(t, t.TempDir())
+			dir := privateDataDir(t, map[string]string{"args": `sh -c 'exec 3>` + held + `; trap "" INT TERM HUP; setsid sleep 600 & echo begun; wait'`})
+			tmp := t.TempDir()
+			own := named(t, "ranvier", "TMPDIR="+tmp)
+			cmd := own.command(t, "run", dir, "-i", "id1")
+			if name == "worker" {
+				cmd = own.command(t, "worker")
+				cmd.Stdin = strings.NewReader(own.run(t, "", "transmit", dir).out)
+			}
+			out, errs := beginning(t, cmd, "begun")
+			for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+				if err := cmd.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _ = io.Copy(io.Discard, out)
+			_ = cmd.Wait()
+			gone()
+			if code := cmd.ProcessState.ExitCode(); code != 254 {
+				t.Errorf("exit code %d: %s", code, errs.String())
+			}
+			if name == "worker" {
+				if left := leftIn(t, tmp); len(left) > 0 {
+					t.Errorf("left: %q", left)
+				}
+				return
+			}
+			for file, want := range map[string]string{"rc": "254", "status": "canceled"} {
+				if got, err := os.ReadFile(filepath.Join(dir, "artifacts", "id1", file)); string(got) != want {
+					t.Errorf("%s: %q, %v", file, got, err)
+				}
+			}
+		})
+	}
+}
+
+// TestNobodyReads: a reader that is there and takes nothing keeps no time limit
+// from ending the job, and no signal from ending the program.
+func TestNobodyReads(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"run", "worker"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			held, gone := gate(t, t.TempDir())
+			dir := privateDataDir(t, map[string]string{"env/settings": "job_timeout: 1",
+				"args": `sh -c 'exec 3>` + held + `; echo begun; while :; do printf %01000d 0; echo; done'`})
+			tmp := t.TempDir()
+			own := named(t, "ranvier", "TMPDIR="+tmp)
+			cmd := own.command(t, "run", dir, "-i", "id1")
+			if name == "worker" {
+				cmd = own.command(t, "worker")
+				cmd.Stdin = strings.NewReader(own.run(t, "", "transmit", dir).out)
+			}
+			_, errs := beginning(t, cmd, "begun")
+			gone()
+			for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+				if err := cmd.Process.Signal(sig); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_ = cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != 254 || len(leftIn(t, tmp)) > 0 {
+				t.Errorf("exit code %d, left %q: %s", code, leftIn(t, tmp), errs.String())
+			}
+			if got, err := os.ReadFile(filepath.Join(dir, "artifacts", "id1", "status")); name == "run" && string(got) != "timeout" {
+				t.Errorf("status: %q, %v", got, err)
+			}
+		})
+	}
+}

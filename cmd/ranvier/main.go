@@ -10,11 +10,9 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -36,9 +34,8 @@ func main() {
 
 // execute runs a command line, the program's name first, to its exit code.
 func execute(args []string) int {
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	defer onSignals(stop)()
+	ctx, done := onSignals(context.Background())
+	defer done()
 	// All that is logged goes through slog. What libraries give to the standard
 	// logger (quic-go: small UDP buffers) is told there already.
 	log.SetOutput(io.Discard)
@@ -62,28 +59,6 @@ func execute(args []string) int {
 		}
 	}
 	return code
-}
-
-// onSignals ends the work in an orderly way at the first SIGINT or SIGTERM, and
-// the process at the second. The returned function ends that.
-func onSignals(stop func()) func() {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	over := make(chan struct{})
-	go func() {
-		for _, act := range []func(){stop, func() { os.Exit(exitCanceled) }} {
-			select {
-			case <-signals:
-				act()
-			case <-over:
-				return
-			}
-		}
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(over)
-	}
 }
 
 // standsIn tells whether a command belongs to the program in its role as the

@@ -132,7 +132,7 @@ func (r *runCommand) run(ctx context.Context) error {
 
 // here runs the job on this host.
 func (r *runCommand) here(ctx context.Context, o remote.Options, _ *progress) (remote.Result, error) {
-	result, err := runner.Run(ctx, runner.RunOptions{Options: o.Options, Process: o.Process, Log: o.Log})
+	result, err := runner.Run(ctx, runner.RunOptions{Options: o.Options, Process: o.Process, Log: o.Log, Hurry: hurried(ctx)})
 	return remote.Result{Result: result}, err
 }
 

@@ -44,7 +44,7 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 				return err
 			}
 			defer logFile.Close()
-			o.Log = log
+			o.Log, o.Hurry = log, hurried(cmd.Context())
 			ctx, stop := whileRunning(cmd.Context())
 			defer stop()
 			ctx = whileRead(ctx, os.Stdout)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"time"
@@ -21,7 +22,8 @@ const (
 	thinking = 50 * time.Millisecond  // between a question and its answer
 	maxDrain = 500 * time.Millisecond // how long it is listened to at most
 	grace    = time.Second            // between SIGINT and the end of all
-	gone     = 10 * time.Second       // for the kernel to end them
+	gone     = 10 * time.Second       // for the kernel to end them,
+	hurried  = 2 * time.Second        // or where somebody is in a hurry
 )
 
 // End says why a program ended.
@@ -45,11 +47,17 @@ type Spec struct {
 	Prompts     Prompts
 	IdleTimeout time.Duration // without output; 0 for none
 	JobTimeout  time.Duration // all in all; 0 for none
-	// Output takes what is printed; its error cancels the program. It may
-	// change p, but not keep it.
+	// Output takes what is printed, on Run's goroutine; its error cancels the
+	// program. It may change p, but not keep it. As long as it does not return,
+	// nothing more is read, and the program has to wait; its limits and ctx hold
+	// all the same.
 	Output func(p []byte) error
-	// Kill, if set, ends what is not among the program's descendants.
-	Kill func()
+	// Kill, if set, ends what is not among the program's descendants, until ctx
+	// is done.
+	Kill func(ctx context.Context)
+	// Hurry, if set, is closed by who does not want to wait for a program that
+	// shall end: it is killed at once, and what it still has to say is not read.
+	Hurry <-chan struct{}
 }
 
 // Result is how it ended.
@@ -76,96 +84,173 @@ func Run(ctx context.Context, s Spec) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r := &run{Spec: s, process: p, master: master, chunks: make(chan []byte), taken: make(chan struct{})}
-	return r.supervise(ctx)
+	result, err := newRun(s, p, master).wait(ctx)
+	result.Exit = p.Exit()
+	return result, err
 }
 
-// run is a program that runs; supervise's goroutine owns it.
+// program is the child, as *process.Process.
+type program interface {
+	Done() <-chan struct{}
+	Interrupt() error
+	Kill(context.Context) error
+}
+
+// tty is the terminal's master, as *os.File.
+type tty interface {
+	io.ReadWriter
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
+}
+
+// run is a program that runs. One goroutine reads what it says and hands it on,
+// which may take its time; another one, supervise, sees to its end.
 type run struct {
 	Spec
-	process *process.Process
-	master  *os.File
-	chunks  chan []byte   // what was read, one at a time,
-	taken   chan struct{} // each then given back
-	ending  sync.WaitGroup
-	answers string      // not yet given,
-	answer  *time.Timer // until it is time for them
-	result  Result
-	err     error
+	process program
+	master  tty
+	idle    *time.Timer   // stands still while Output has what was said last
+	asked   chan string   // answers to give
+	failed  chan struct{} // closed: Output takes nothing more
+	silent  chan struct{} // closed: nothing more is read
+
+	result Result // supervise's
+	mute   error  // why an answer could not be given
 }
 
-// read is the goroutine that reads, until the terminal is closed or nobody is
-// left at its other end.
-func (r *run) read() {
-	defer close(r.chunks)
+func newRun(s Spec, p program, master tty) *run {
+	return &run{Spec: s, process: p, master: master, idle: timer(s.IdleTimeout),
+		asked: make(chan string), failed: make(chan struct{}), silent: make(chan struct{})}
+}
+
+// wait waits for the program's end.
+func (r *run) wait(ctx context.Context) (Result, error) {
+	var supervising sync.WaitGroup
+	supervising.Go(func() { r.supervise(ctx) })
+	err := r.read()
+	supervising.Wait()
+	return r.result, errors.Join(err, r.mute)
+}
+
+// read hands on what the program says, until nobody is left at the other end of
+// the terminal, or the program has ended and nothing comes any more. The error is
+// Output's.
+func (r *run) read() error {
+	defer close(r.silent)
 	buf := make([]byte, 32<<10)
-	for {
-		n, err := r.master.Read(buf)
+	var err error
+	for left := maxDrain; left > 0; {
+		began := time.Now()
+		n, rerr := r.master.Read(buf)
+		waited := time.Since(began)
 		if n > 0 {
-			r.chunks <- buf[:n]
-			<-r.taken
+			r.idle.Stop()
+			began = time.Now()
+			err = r.take(buf[:n], err)
+			// Output that waits for its own reader says nothing about the program.
+			waited += min(time.Since(began), quiet)
+			reset(r.idle, r.IdleTimeout)
 		}
-		if err != nil {
-			return
+		// On a busy machine a deadline may be over before it was looked.
+		if rerr != nil && !(errors.Is(rerr, os.ErrDeadlineExceeded) && readable(r.master)) {
+			break
 		}
-	}
-}
-
-// supervise has three phases: the program runs; it has ended, and what it said
-// last is read; all is over. It can be told to end in the first only.
-func (r *run) supervise(ctx context.Context) (Result, error) {
-	var reading sync.WaitGroup
-	reading.Go(r.read)
-	idle, job := timer(r.IdleTimeout), timer(r.JobTimeout)
-	defer idle.Stop()
-	defer job.Stop()
-	drained := timer(0)
-	r.answer = timer(0)
-	defer r.answer.Stop()
-	var late <-chan time.Time
-	canceled, exited, chunks := ctx.Done(), r.process.Done(), r.chunks
-
-	for exited != nil || chunks != nil {
-		select {
-		case p, more := <-chunks:
-			if !more {
-				chunks = nil
+		if isClosed(r.process.Done()) {
+			if isClosed(r.Hurry) {
 				break
 			}
-			r.take(p)
-			r.taken <- struct{}{}
-			reset(idle, r.IdleTimeout)
-			if exited == nil {
-				drained.Reset(quiet)
-			} else if r.err != nil && canceled != nil {
-				canceled, idle, job = nil, timer(0), timer(0)
-				r.end(Canceled)
-			}
-		case <-r.answer.C:
-			r.say()
-		case <-canceled:
-			canceled, idle, job = nil, timer(0), timer(0)
-			r.end(Canceled)
-		case <-job.C:
-			canceled, idle, job = nil, timer(0), timer(0)
-			r.end(JobTimeout)
-		case <-idle.C:
-			canceled, idle, job = nil, timer(0), timer(0)
-			r.end(IdleTimeout)
-		case <-exited:
-			exited, canceled, idle, job = nil, nil, timer(0), timer(0)
-			drained = time.NewTimer(quiet)
-			late = time.After(maxDrain)
-		case <-drained.C:
-			r.master.Close()
-		case <-late:
-			r.master.Close()
+			left -= waited
+			_ = r.master.SetReadDeadline(time.Now().Add(min(quiet, left)))
 		}
 	}
-	reading.Wait()
-	r.ending.Wait()
-	r.result.Exit = r.process.Exit()
-	return r.result, r.err
+	return err
+}
+
+// readable tells whether there is something to read now.
+func readable(t tty) bool {
+	f, ok := t.(*os.File)
+	if !ok {
+		return false
+	}
+	fds := []unix.PollFd{{Events: unix.POLLIN}}
+	conn, err := f.SyscallConn()
+	if err == nil {
+		err = conn.Control(func(fd uintptr) {
+			fds[0].Fd = int32(fd)
+			_, _ = unix.Poll(fds, 0)
+		})
+	}
+	return err == nil && fds[0].Revents&unix.POLLIN != 0
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// take hands output on and finds the answer to what it asks. err is what came of
+// it before.
+func (r *run) take(p []byte, err error) error {
+	if answer, ok := r.Prompts.look(p); ok {
+		r.asked <- answer + "\n"
+	}
+	if err != nil {
+		return err
+	}
+	if err = r.Output(p); err != nil {
+		close(r.failed)
+	}
+	return err
+}
+
+// supervise has two phases: the program runs; it has ended, and what it said last
+// is read. It can be told to end in the first only.
+func (r *run) supervise(ctx context.Context) {
+	job := timer(r.JobTimeout)
+	answer := timer(0)
+	defer job.Stop()
+	defer answer.Stop()
+	defer r.idle.Stop()
+	answers := ""
+	var ending sync.WaitGroup
+	defer ending.Wait()
+
+	asked, silent, exited := r.asked, r.silent, r.process.Done()
+	canceled, failed, late, idle := ctx.Done(), r.failed, job.C, r.idle.C
+	end := func(why End) {
+		canceled, failed, late, idle = nil, nil, nil, nil
+		r.result.End = why
+		r.end(&ending)
+	}
+	for exited != nil || silent != nil {
+		select {
+		case a := <-asked:
+			// Who asks may throw away what was typed before (Ansible's pause does,
+			// after it has asked), so that an answer at once would be lost.
+			answers += a
+			answer.Reset(thinking)
+		case <-answer.C:
+			r.say(answers)
+			answers = ""
+		case <-canceled:
+			end(Canceled)
+		case <-failed:
+			end(Canceled)
+		case <-late:
+			end(JobTimeout)
+		case <-idle:
+			end(IdleTimeout)
+		case <-exited:
+			exited, canceled, failed, late, idle = nil, nil, nil, nil, nil
+			_ = r.master.SetReadDeadline(time.Now().Add(quiet)) // for a Read that waits already
+		case <-silent:
+			silent = nil
+		}
+	}
 }
 
 // timer is one that never fires where d is 0.
@@ -179,48 +264,51 @@ func timer(d time.Duration) *time.Timer {
 }
 
 func reset(t *time.Timer, d time.Duration) {
-	if d > 0 && t.Stop() {
+	if d > 0 {
 		t.Reset(d)
 	}
 }
 
-// take hands output on and prepares the answer to what it asks. Who asks may
-// throw away what was typed before (Ansible's pause does, after it has asked),
-// so that an answer at once would be lost.
-func (r *run) take(p []byte) {
-	if answer, ok := r.Prompts.look(p); ok {
-		r.answers += answer + "\n"
-		r.answer.Reset(thinking)
-	}
-	if r.err == nil {
-		r.err = r.Output(p)
+// say gives the answers. A program that does not read them is not waited for.
+func (r *run) say(answers string) {
+	_ = r.master.SetWriteDeadline(time.Now().Add(grace))
+	if _, err := io.WriteString(r.master, answers); err != nil && r.mute == nil {
+		r.mute = fmt.Errorf("answer a prompt: %w", err)
 	}
 }
 
-// say gives the answers.
-func (r *run) say() {
-	if _, err := r.master.WriteString(r.answers); err != nil && r.err == nil {
-		r.err = fmt.Errorf("answer a prompt: %w", err)
-	}
-	r.answers = ""
-}
-
-// end ends the program and all that it has started, while supervise goes on
-// reading: first as Ctrl-C does, so that temporary files are removed.
-func (r *run) end(why End) {
-	r.result.End = why
+// end ends the program and all that it has started: first as Ctrl-C does, so that
+// temporary files are removed.
+func (r *run) end(ending *sync.WaitGroup) {
 	_ = r.process.Interrupt() // what remains is killed
-	r.ending.Go(func() {
-		if r.Kill != nil {
-			r.Kill()
-		}
+	ctx, stop := context.WithTimeout(context.Background(), grace+gone)
+	var both sync.WaitGroup
+	if r.Kill != nil {
+		both.Go(func() { r.Kill(ctx) })
+	}
+	both.Go(func() {
 		select {
 		case <-r.process.Done():
 		case <-time.After(grace):
+		case <-r.Hurry:
 		}
-		ctx, stop := context.WithTimeout(context.Background(), gone)
-		defer stop()
 		_ = r.process.Kill(ctx) // whoever hangs in the kernel ends when it lets go
+	})
+	ending.Go(func() {
+		defer stop()
+		both.Wait()
+	})
+	ending.Go(func() {
+		select {
+		case <-r.Hurry:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(hurried):
+			stop()
+		case <-ctx.Done():
+		}
 	})
 }
 

@@ -136,7 +136,7 @@ func TestLimits(t *testing.T) {
 			s := shell(c.script, &out)
 			c.limit(&s)
 			killed := false
-			s.Kill = func() { killed = true }
+			s.Kill = func(context.Context) { killed = true }
 			began := time.Now()
 			r, err := terminal.Run(t.Context(), s)
 			if err != nil || r.End != c.want || r.Exit.Success() || !killed || time.Since(began) > 30*time.Second {
