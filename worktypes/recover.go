@@ -118,7 +118,9 @@ func (m *Manager) resume(u *unit) {
 			s.State, s.Detail = Failed, "LOST: this node does not forward work any more; the job may still run on node "+u.spec.Node
 		})
 	case u.spec.Once:
-		_ = u.end(func(s *Status) { s.State, s.Detail = Failed, "the node was stopped before the submitter had sent all of the payload; the job was not started" })
+		_ = u.end(func(s *Status) {
+			s.State, s.Detail = Failed, "the node was stopped before the submitter had sent all of the payload; the job was not started"
+		})
 	default: // nobody was told that it would be started: its submitter may come again
 		m.arm(u)
 		u.payload = &Payload{u: u, hash: sha256.New(), unclaimed: true}

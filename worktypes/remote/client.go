@@ -202,6 +202,19 @@ func (c *Client) Follow(ctx context.Context, id string, offset int64) (*Job, err
 	return k.job(ctx, offset)
 }
 
+// watch follows a unit's states alone: the Job's Results are empty, and end with it.
+func (c *Client) watch(ctx context.Context, id string) (*Job, error) {
+	k, err := c.begin(ctx, id, typeFollow, unitMsg{ID: id, Blind: true})
+	if err != nil {
+		return nil, err
+	}
+	job, err := k.job(ctx, 0)
+	if err == nil {
+		job.blind = true
+	}
+	return job, err
+}
+
 // Submit runs a unit on the node: it sends the spec and, where the node does not
 // have it already, the payload (nil is an empty one), and returns when the unit
 // was started or has ended. Spec.Owner is not sent: the node knows who asks. An

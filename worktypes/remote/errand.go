@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"time"
 
@@ -22,6 +23,8 @@ type errand struct {
 	// asked is set when the node may know of the unit, maybeSent when it may also have
 	// all of its payload.
 	asked, maybeSent bool
+	// lost is why no more of the output comes, of a job whose end does; nil: it comes.
+	lost error
 }
 
 // Do implements worktypes.Agent.
@@ -34,6 +37,7 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 		f: f, e: e, c: f.client(spec.Node, spec.TLSClient), spec: spec, remote: e.Remote(), maybeSent: !e.Fresh() && e.Remote().Store != "",
 		log: f.log.With("unit", spec.ID, "job", spec.Job, "node", spec.Node),
 	}
+	r.c.Told = r.told
 	canceled, expired := e.Canceled(), e.Expired()
 	for tries := 0; ; tries++ {
 		before := time.Now()
@@ -41,14 +45,21 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
+		if !passing(err) && r.outputOnly(err) {
+			r.log.Warn("the rest of a job's output cannot be had: its end is waited for", "error", err)
+			r.lost = err
+			continue
+		}
 		if !passing(err) {
-			r.log.Info("work unit is refused", "error", err)
-			e.Finish(false, func(s *worktypes.Status) { s.State, s.Detail = worktypes.Failed, err.Error() })
+			r.refused(err)
 			return
 		}
 		r.log.Debug("work unit waits", "error", err)
 		e.Tell(func(s *worktypes.Status) {
-			if s.State == worktypes.Pending {
+			switch {
+			case errors.Is(err, errNoRoom):
+				s.Detail = cut(err.Error())
+			case s.State == worktypes.Pending:
 				s.Detail = cut("Waiting for node " + spec.Node + ": " + err.Error())
 			}
 		})
@@ -150,8 +161,39 @@ func (r *errand) whileWanted(ctx context.Context) (context.Context, context.Canc
 	return ctx, cancel
 }
 
-// disk is an error of this node, which ends the unit.
+// outputOnly reports whether a refusal is of a job's output and not of the job,
+// which goes on.
+func (r *errand) outputOnly(err error) bool {
+	var refused *Refusal
+	if !r.remote.Taken || r.lost != nil || !errors.As(err, &refused) {
+		return false
+	}
+	return refused.Code == CodeTruncated || refused.Code == CodeBadOffset || refused.Code == CodeInternal
+}
+
+// refused ends a unit that its node will not do, or does not know any more. What
+// that may have of it is to be released there.
+func (r *errand) refused(err error) {
+	r.log.Info("work unit is refused", "error", err)
+	unknown := errors.Is(err, worktypes.ErrUnknownUnit) || errors.Is(err, worktypes.ErrOtherStore)
+	owed := (r.asked || r.maybeSent) && !unknown && !errors.Is(err, worktypes.ErrConflict)
+	r.e.Finish(owed, func(s *worktypes.Status) {
+		s.State, s.Detail = worktypes.Failed, err.Error()
+		if unknown && r.remote.Taken {
+			s.Detail = "LOST: how the job ended is not known: " + s.Detail
+		}
+	})
+}
+
+// errNoRoom is output that cannot be stored here now; it is at its node.
+var errNoRoom = errors.New("the node that forwards the unit cannot store its output, which waits where it is")
+
+// disk is an error of this node's disk: it ends the unit, unless another node has
+// that.
 func (r *errand) disk(err error) error {
+	if r.maybeSent && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", errNoRoom, err)
+	}
 	r.e.Finish(r.maybeSent, func(s *worktypes.Status) {
 		s.State, s.Detail = worktypes.Failed, "the node that forwards the unit cannot: "+err.Error()
 	})
@@ -161,6 +203,9 @@ func (r *errand) disk(err error) error {
 // begin submits the unit, or goes on with one that was. The job's results are at
 // the offset then.
 func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
+	if r.lost != nil {
+		return r.c.watch(ctx, r.spec.ID)
+	}
 	if r.remote.Taken {
 		return r.c.Follow(ctx, r.spec.ID, offset)
 	}
@@ -220,17 +265,19 @@ func (r *errand) accepted(store string) error {
 	return r.e.Remember(r.remote, true)
 }
 
+// told tells here what the unit's node tells of it, also of a job that says nothing.
+func (r *errand) told(st worktypes.Status) {
+	if !st.State.Terminal() {
+		r.e.Tell(func(s *worktypes.Status) { s.State, s.Detail, s.Started = st.State, st.Detail, st.Started })
+	}
+}
+
 // bring copies the output here and ends the unit.
 func (r *errand) bring(job *Job, out io.Writer) error {
 	buf := takeBuffer()
 	defer buffers.Put(buf)
-	var last worktypes.Status
 	for {
 		n, err := job.Results.Read(*buf)
-		if st := job.Status(); st != last && !st.State.Terminal() {
-			last = st
-			r.e.Tell(func(s *worktypes.Status) { s.State, s.Detail, s.Started = st.State, st.Detail, st.Started })
-		}
 		if n > 0 {
 			if _, err := out.Write((*buf)[:n]); err != nil {
 				job.Close()
@@ -256,6 +303,9 @@ func (r *errand) finish(job *Job) {
 	f.mu.Unlock()
 	r.e.Finish(true, func(s *worktypes.Status) {
 		s.State, s.Detail, s.ExitCode, s.Signal, s.Started = st.State, st.Detail, st.ExitCode, st.Signal, st.Started
+		if r.lost != nil {
+			s.Detail = cut(st.Detail + "; the rest of its output is missing: " + r.lost.Error())
+		}
 	})
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -20,6 +20,29 @@ func (x *exchange) follow(id string, offset int64) error {
 		return x.refuse(err)
 	}
 	defer res.Close()
+	return x.accompany(id, func() error { return x.copy(res) })
+}
+
+// watch is follow without the output.
+func (x *exchange) watch(id string) error {
+	states, err := x.s.m.Watch(x.ctx, id)
+	if err != nil {
+		return x.refuse(err)
+	}
+	return x.accompany(id, func() error {
+		var last worktypes.Status
+		for last = range states {
+		}
+		if !last.State.Terminal() {
+			return worktypes.ErrClosed
+		}
+		return nil
+	})
+}
+
+// accompany sends a unit's states while output, which returns nil at the unit's end,
+// sends what else there is.
+func (x *exchange) accompany(id string, output func() error) error {
 	watchCtx, stopWatch := context.WithCancel(x.ctx)
 	states, err := x.s.m.Watch(watchCtx, id)
 	if err != nil {
@@ -39,7 +62,7 @@ func (x *exchange) follow(id string, offset int64) error {
 	}()
 	defer stopWatch() // ends forward where it waits
 
-	if err := x.copy(res); err != nil {
+	if err := output(); err != nil {
 		if x.ctx.Err() != nil {
 			return fmt.Errorf("the client of unit %s went away: %w", id, x.ctx.Err())
 		}

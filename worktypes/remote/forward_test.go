@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -344,5 +346,80 @@ func TestTimeToStartWithoutOneClock(t *testing.T) {
 		if st := waitEnd(t, h.to, spec.ID); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "expired: ") {
 			t.Errorf("a target whose clock is %v ahead: %+v", skew, st)
 		}
+	}
+}
+
+// gate is a fifo that a job reads a line from.
+func gate(t *testing.T) (path string, open func()) {
+	path = filepath.Join(t.TempDir(), "gate")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path, func() { _ = os.WriteFile(path, []byte("\n"), 0) }
+}
+
+func (h *home) stdout(id string) string { return filepath.Join(h.dir, "units", id, "stdout") }
+
+// A job that truncates its output is not ended by that, and its end is not lost.
+func TestForwardedJobTruncatesItsOutput(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "tcp")
+	h := newHome(t, n)
+	first, truncate := gate(t)
+	second, end := gate(t)
+	spec, starts := counted(t, "echo some words; read x <"+first+"; : >/proc/self/fd/1; read x <"+second+"; exit 3")
+	h.submit(spec, nil)
+	r, err := h.m.Results(deadline(t), spec.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, len("some words\n"))); err != nil {
+		t.Fatal(err)
+	}
+	truncate()
+	end()
+	st := h.wait(spec.ID)
+	if st.State != worktypes.Failed || st.ExitCode != 3 || !strings.Contains(st.Detail, "output is missing: node x: ") || st.StdoutSize != 11 || starts() != 1 {
+		t.Errorf("%+v, started %d times", st, starts())
+	}
+	h.m.Close(context.Background()) // the release is not owed any more
+	h.f.Close()
+	h.m = nil
+	if _, err := n.m.Status(spec.ID); !errors.Is(err, worktypes.ErrUnknownUnit) {
+		t.Errorf("the unit at its node: %v", err)
+	}
+}
+
+// A node whose disk is full does not end the jobs that it forwarded: their output
+// waits.
+func TestForwarderWithAFullDisk(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, newNode(t, "tcp"))
+	wait, open := gate(t)
+	spec, starts := counted(t, "read x <"+wait+"; echo some words")
+	id := h.submit(spec, nil)
+	st := reaches(t, h.m, id, func(st worktypes.Status) bool { return st.State == worktypes.Running })
+	h.cut()
+	replace := func(f func(path string) error) {
+		if err := errors.Join(os.Remove(h.stdout(id)), f(h.stdout(id))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(func(path string) error { return os.Symlink("/dev/full", path) })
+	open()
+	h.mend()
+	st = reaches(t, h.m, id, func(st worktypes.Status) bool {
+		return st.State.Terminal() || strings.Contains(st.Detail, "no space left")
+	})
+	if st.State != worktypes.Running {
+		t.Errorf("%+v", st)
+	}
+	replace(func(path string) error { return os.WriteFile(path, nil, 0o600) })
+	if st := h.wait(id); st.State != worktypes.Succeeded || starts() != 1 {
+		t.Errorf("%+v, started %d times", st, starts())
+	}
+	if b, err := os.ReadFile(h.stdout(id)); string(b) != "some words\n" {
+		t.Errorf("%q, %v", b, err)
 	}
 }

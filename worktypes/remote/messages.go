@@ -58,6 +58,7 @@ type submitMsg struct {
 type unitMsg struct {
 	ID     string `cbor:"1,keyasint,omitempty"`
 	Offset int64  `cbor:"2,keyasint,omitempty"` // follow only
+	Blind  bool   `cbor:"3,keyasint,omitempty"` // follow only: the states, without the output
 }
 
 // payloadEndMsg says that the payload, or a manifest, is whole.

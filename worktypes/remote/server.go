@@ -194,6 +194,9 @@ func (x *exchange) unit(t wire.Type, m unitMsg) error {
 	switch t {
 	case typeFollow:
 		x.audit("attach", m.ID, nil)
+		if m.Blind {
+			return x.watch(m.ID)
+		}
 		return x.follow(m.ID, m.Offset)
 	case typeCancel:
 		x.log.Info("cancel of a work unit", "unit", m.ID)
