@@ -33,7 +33,7 @@ type Config struct {
 	Seal func(*Advert)
 
 	HoldMin, HoldMax time.Duration // pause between two changes told: 100 ms, doubling to 5 s
-	Quiet            time.Duration // without a change, after which the pause is HoldMin again: 10 s
+	Quiet            time.Duration // with nothing to tell, in which the next pause halves: 1 s
 	Expiry           time.Duration // an unreachable node is shown: 60 min
 	Tombstone        time.Duration // its versions are kept after that: 24 h
 	DigestInterval   time.Duration // least time between two digests to a neighbour on one link: 10 s
@@ -52,7 +52,7 @@ func (cfg *Config) setDefaults() {
 	}
 	or(&cfg.HoldMin, 100*time.Millisecond)
 	or(&cfg.HoldMax, 5*time.Second)
-	or(&cfg.Quiet, 10*time.Second)
+	or(&cfg.Quiet, time.Second)
 	or(&cfg.Expiry, time.Hour)
 	or(&cfg.Tombstone, 24*time.Hour)
 	or(&cfg.DigestInterval, 10*time.Second)

@@ -186,9 +186,8 @@ func (c *Core) place(all []entry) {
 
 // originate floods what has changed of this node since it was last told. The
 // first change goes at once; while changes go on, the pause between two
-// adverts doubles from HoldMin to HoldMax, and a time of Quiet without any
-// brings it back (docs/protocol-routing.md section 5.3). As long as there is no
-// neighbour nobody hears them and they do not count.
+// adverts doubles from HoldMin to HoldMax (docs/protocol-routing.md section
+// 5.3). As long as there is no neighbour nobody hears them and they do not count.
 func (c *Core) originate() {
 	c.changed = false
 	flags := flags{c.local.Draining, c.local.Insecure}
@@ -215,11 +214,17 @@ func (c *Core) originate() {
 	if !told || len(c.links) == 0 {
 		return
 	}
-	if c.hold == 0 || c.now.Sub(c.toldAt) >= c.cfg.Quiet {
-		c.hold = c.cfg.HoldMin
-	} else {
-		c.hold = min(2*c.hold, c.cfg.HoldMax)
+	c.backOff()
+}
+
+// backOff sets the pause after an advert: twice the one before, which halves
+// with each Quiet that has passed since it was over. A node whose neighbour is restarted
+// again and again so tells each change at once, and one with a link that flaps does not.
+func (c *Core) backOff() {
+	if quiet := c.now.Sub(c.originateAt()); quiet > 0 {
+		c.hold >>= min(quiet/c.cfg.Quiet, 63)
 	}
+	c.hold = min(max(2*c.hold, c.cfg.HoldMin), c.cfg.HoldMax)
 	c.toldAt = c.now
 }
 
