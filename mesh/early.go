@@ -36,7 +36,7 @@ func (o *opening) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	o.Conn, o.answer, o.early = conn, answer, answer.Early
 	if o.closed {
-		conn.Close()
+		end(conn)
 	}
 	o.mu.Unlock()
 	if n < len(p) {
@@ -59,10 +59,10 @@ func (o *opening) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
-	if o.Conn == nil {
-		return nil
+	if o.Conn != nil {
+		end(o.Conn)
 	}
-	return o.Conn.Close()
+	return nil
 }
 
 // answering accepts its stream with the first Write, or when there is nothing
@@ -100,4 +100,10 @@ func (a *answering) Read(p []byte) (int, error) {
 		}
 	}
 	return a.Conn.Read(p)
+}
+
+// Close ends who waits in Read too.
+func (a *answering) Close() error {
+	end(a.Conn)
+	return nil
 }

@@ -17,8 +17,9 @@ import (
 const openTime = 5 * time.Second
 
 // hopTime is how long a neighbour may take to answer an Open where there is
-// another one to try.
-const hopTime = 4 * time.Second
+// another one to try. It is no longer than a link may be silent: who asks a node that
+// stopped at that moment goes another way in time.
+const hopTime = deadAfter
 
 // serve takes a stream that a neighbour opened: for a service here, or to be
 // passed on (docs/protocol.md sections 6.1 and 6.2).
@@ -114,7 +115,7 @@ func (m *Mesh) openVia(ctx context.Context, open wire.Open) (net.Conn, wire.Answ
 		late := err != nil && one.Err() == context.DeadlineExceeded
 		cancel()
 		answer.Path = slices.Insert(answer.Path, 0, wire.Hop{Node: m.cfg.ID, Micros: uint64(time.Since(start).Microseconds())})
-		if hop.id != open.To && (late || errors.Is(err, wire.ErrMalformed)) {
+		if hop.id != open.To && (late && !hop.silent() || errors.Is(err, wire.ErrMalformed)) {
 			m.suspects.add(time.Now(), []routing.NodeID{hop.id}, fmt.Sprintf("asked for %s: %v", open.To, err))
 		}
 		switch {
@@ -171,9 +172,9 @@ func (n *neighbour) open(ctx context.Context, open wire.Open, answer *wire.Answe
 	}
 	n.streams.Add(1)
 	counted := &countedStream{Conn: stream, n: n}
-	stop := context.AfterFunc(ctx, func() { counted.Close() })
+	stop := context.AfterFunc(ctx, func() { end(counted) })
 	defer func() {
-		if !stop() && err == nil {
+		if !stop() {
 			err = ctx.Err()
 		}
 		if err != nil || answer.Code != wire.CodeOK {
@@ -218,6 +219,7 @@ func (m *Mesh) nextHops(open wire.Open) []*neighbour {
 			hops = append(hops, n)
 		}
 	}
+	slices.SortStableFunc(hops, func(a, b *neighbour) int { return rank(a.failing()) - rank(b.failing()) })
 	return m.suspects.last(time.Now(), hops, open.To)
 }
 

@@ -299,6 +299,48 @@ func TestASilentPeerIsGivenUpAndTheOtherWayTaken(t *testing.T) {
 	})
 }
 
+// A node that stops without a word, and is started again, has not done any harm:
+// it was asked in vain while its link was silent.
+func TestAStoppedNodeIsNoSuspect(t *testing.T) {
+	for phase := time.Duration(0); phase < time.Second; phase += 100 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNet(t)
+			n.start("a")
+			n.start("b", "a")
+			n.start("c", "b")
+			n.start("d", "c")
+			n.start("e", "d", "a")
+			n.reach("a", "d")
+			time.Sleep(10*time.Second + phase)
+			n.reach("a", "e") // the last that a hears of it
+			a := n.nodes["a"]
+			var thaw []func()
+			for _, nb := range n.nodes["e"].allNeighbours() {
+				thaw = append(thaw, memlink.Freeze(nb.link)) // e still takes what is sent to it
+			}
+			start := time.Now()
+			for round := range 2 { // the second one asks at once, and perhaps before the link is given up
+				if _, hops, err := a.Ping(t.Context(), "d"); err != nil || hops[1].Node != "b" {
+					t.Errorf("phase %v, ping %d after the stop: by %v, %v", phase, round+1, hops, err)
+				}
+				if d := time.Since(start); d > hopTime {
+					t.Errorf("phase %v, ping %d was answered %v after the stop", phase, round+1, d)
+				}
+			}
+			for _, f := range thaw {
+				f()
+			}
+			time.Sleep(10 * time.Second)
+			if s := a.Status().Suspects; len(s) > 0 {
+				t.Errorf("phase %v: a suspects %+v", phase, s)
+			}
+			if hops := n.reach("a", "d"); hops[1].Node != "e" {
+				t.Errorf("phase %v: e is back and the way is still %v", phase, hops)
+			}
+		})
+	}
+}
+
 func TestALinkThatBreaksComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet(t)

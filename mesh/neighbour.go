@@ -25,6 +25,8 @@ const (
 	deadAfter      = 3 * time.Second
 	quietHeartbeat = 15 * time.Second
 	quietDeadAfter = 45 * time.Second
+	// silentFor of nothing is more than a heartbeat takes.
+	silentFor = 1500 * time.Millisecond
 	// hashEvery is how often neighbours compare their databases.
 	hashEvery = time.Minute
 	// maxStreams bounds the streams that one neighbour may have open here.
@@ -373,6 +375,13 @@ func (n *neighbour) watch(ctx context.Context) error {
 		}
 	}
 }
+
+// silent tells whether nothing came for longer than it should on a link that is not quiet.
+func (n *neighbour) silent() bool { return time.Duration(n.silence.Load()) >= silentFor }
+
+// failing tells whether the link is silent and should not be: it may be given
+// up soon, and what is asked there may be asked in vain.
+func (n *neighbour) failing() bool { return n.routers() && n.silent() }
 
 // routers tells whether both ends are routers.
 func (n *neighbour) routers() bool { return n.hello.Role == Router && n.mesh.cfg.Role == Router }

@@ -137,7 +137,7 @@ func (e *end) Open(ctx context.Context) (net.Conn, error) {
 	}
 	e.streams[near] = struct{}{}
 	e.mu.Unlock()
-	mine, theirs := &stream{Conn: near, end: e, key: near}, &stream{Conn: far, end: e.peer, key: near}
+	mine, theirs := newStream(near, e, near), newStream(far, e.peer, near)
 	select {
 	case e.peer.incoming <- theirs:
 		return mine, nil
@@ -199,8 +199,14 @@ func Freeze(l link.Link) (thaw func()) {
 // stream counts a pipe's traffic, and waits while the cable is frozen.
 type stream struct {
 	*pipe.Conn
-	end *end
-	key *pipe.Conn
+	end    *end
+	key    *pipe.Conn
+	once   sync.Once
+	closed chan struct{} // by this end
+}
+
+func newStream(c *pipe.Conn, e *end, key *pipe.Conn) *stream {
+	return &stream{Conn: c, end: e, key: key, closed: make(chan struct{})}
 }
 
 func (s *stream) Write(p []byte) (int, error) {
@@ -211,6 +217,7 @@ func (s *stream) Write(p []byte) (int, error) {
 		select {
 		case <-frozen:
 		case <-s.end.done:
+		case <-s.closed:
 		}
 	}
 	n, err := s.Conn.Write(p)
@@ -219,6 +226,7 @@ func (s *stream) Write(p []byte) (int, error) {
 }
 
 func (s *stream) Close() error {
+	s.once.Do(func() { close(s.closed) })
 	s.end.mu.Lock()
 	delete(s.end.streams, s.key)
 	s.end.mu.Unlock()
