@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -345,22 +343,4 @@ func (n *Node) close() {
 	if n.audit != nil {
 		n.audit.close()
 	}
-}
-
-// mkdir makes the data directory, for this user only.
-func mkdir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w (set datadir in the item node to one that this user may write)", err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
-		return fmt.Errorf("data directory %s belongs to the user %d, and this node runs as %d: chown it, or set datadir in the item node to another one", dir, owner.Uid, os.Geteuid())
-	}
-	if mode := info.Mode().Perm(); mode&0o022 != 0 {
-		return fmt.Errorf("data directory %s may be written by others (its mode is %04o): chmod go-w it", dir, mode)
-	}
-	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/identity"
@@ -34,7 +33,7 @@ const (
 
 // defaultDataDir is where a node of this user keeps its data.
 func defaultDataDir() string {
-	if os.Geteuid() == 0 || unix.Access(config.DefaultDataDir, unix.W_OK) == nil {
+	if os.Geteuid() == 0 || writable(config.DefaultDataDir) {
 		return config.DefaultDataDir // the second is a service with a user of its own
 	}
 	return filepath.Join(userDir(), "node")

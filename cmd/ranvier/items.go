@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/routing"
@@ -52,11 +55,32 @@ func itemWords(flag *pflag.Flag, args []string, at int) (string, int) {
 	return "--" + flag.Name + "=" + string(text), at
 }
 
-// receptorDataDir is where Receptor keeps a node's data.
-func receptorDataDir(id routing.NodeID) string {
+// dataDir is where a node keeps its data whose configuration says datadir, or
+// nothing. As Receptor it is a directory with the node's name in there, so that
+// several nodes of a host may say the same, and one that others may write can be
+// said.
+func (f *nodeFlags) dataDir(id routing.NodeID, datadir string) string {
+	if !f.compat {
+		return cmp.Or(datadir, defaultDataDir())
+	}
 	name := strings.ReplaceAll(string(id), "/", "_")
 	if strings.Trim(name, ".") == "" {
 		name = "_" // no directory's name
 	}
-	return filepath.Join("/tmp/receptor", name)
+	return filepath.Join(cmp.Or(datadir, receptorDataDir()), name)
 }
+
+// receptorDataDir is what datadir is by default as Receptor: not its /tmp/receptor,
+// which reboots and cleaners empty, where there is a better place.
+func receptorDataDir() string {
+	dir := filepath.Join(config.DefaultDataDir, receptorName)
+	if os.Geteuid() == 0 || writable(dir) || writable(config.DefaultDataDir) {
+		return dir
+	}
+	if home, err := os.UserHomeDir(); err == nil && writable(home) {
+		return filepath.Join(userDir(), receptorName)
+	}
+	return "/tmp/receptor"
+}
+
+func writable(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }

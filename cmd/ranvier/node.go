@@ -19,7 +19,6 @@ import (
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 	"github.com/ranvier-mesh/ranvier/mesh/wslink"
 	"github.com/ranvier-mesh/ranvier/node"
-	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // transports maps the schemes of addresses to what carries the links, with the
@@ -80,7 +79,7 @@ type nodeFlags struct {
 }
 
 func newNode() *cobra.Command {
-	f := nodeFlags{source: config.Source{DataDir: func(routing.NodeID) string { return defaultDataDir() }}}
+	var f nodeFlags
 	cmd := &cobra.Command{
 		Use:   "node -c FILE [--ITEM KEY=VALUE ...]...",
 		Short: "Run a node of the mesh",
@@ -99,7 +98,7 @@ The log goes to standard error.`,
 
 // newReceptorRoot is the program as Receptor.
 func newReceptorRoot() *cobra.Command {
-	f := nodeFlags{source: config.Source{DataDir: receptorDataDir}, compat: true}
+	f := nodeFlags{compat: true}
 	root := &cobra.Command{
 		Use:   receptorName + " [-c FILE] [--ITEM KEY=VALUE ...]...",
 		Short: "Run a node of the mesh, as Receptor does",
@@ -117,6 +116,7 @@ func newReceptorRoot() *cobra.Command {
 // add gives a command the flags and makes it run a node.
 func (f *nodeFlags) add(cmd *cobra.Command) {
 	cmd.Args = exactArgs()
+	f.source.DataDir = f.dataDir
 	cmd.Flags().StringVarP(&f.source.File, "config", "c", "", "configuration file")
 	cmd.MarkFlagFilename("config", "yml", "yaml", "conf")
 	for _, name := range config.ItemNames() {

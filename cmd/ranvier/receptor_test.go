@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // daemon starts the program and returns when its node is up.
@@ -209,6 +210,32 @@ func TestWhyJobsDie(t *testing.T) {
 		if (why == "") != (tt.says == "") || !strings.Contains(why, tt.says) {
 			t.Errorf("%s: %q, want %q", name, why, tt.says)
 		}
+	}
+}
+
+// As Receptor a data directory is one of the node's own in what the file says, where
+// the file of several nodes may say the same; else it is what the file says.
+func TestDataDirOfTheName(t *testing.T) {
+	t.Parallel()
+	native, compat := &nodeFlags{}, &nodeFlags{compat: true}
+	for _, tt := range []struct {
+		f              *nodeFlags
+		id             routing.NodeID
+		datadir, where string
+	}{
+		{native, "a", "/srv/x", "/srv/x"},
+		{native, "a", "", defaultDataDir()},
+		{compat, "a", "/srv/x", "/srv/x/a"},
+		{compat, "a/b", "/srv/x", "/srv/x/a_b"},
+		{compat, "..", "/srv/x", "/srv/x/_"},
+		{compat, "a", "", receptorDataDir() + "/a"},
+	} {
+		if got := tt.f.dataDir(tt.id, tt.datadir); got != tt.where {
+			t.Errorf("compat %v, node %s, datadir %q: %s, want %s", tt.f.compat, tt.id, tt.datadir, got, tt.where)
+		}
+	}
+	if os.Geteuid() == 0 && receptorDataDir() != "/var/lib/ranvier/receptor" {
+		t.Errorf("root's is %s", receptorDataDir())
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,9 +18,9 @@ import (
 type Source struct {
 	File string // a configuration file
 	Args []Arg  // items of the command line, as if they stood at the file's end
-	// DataDir says where a node keeps its data whose configuration does not; nil
-	// is DefaultDataDir.
-	DataDir func(id routing.NodeID) string
+	// DataDir says where a node keeps its data whose configuration says datadir,
+	// or nothing; nil is there, or in DefaultDataDir.
+	DataDir func(id routing.NodeID, datadir string) string
 }
 
 // Arg is an item of a command line: --tcp-listener port=2222 cost=2.
@@ -83,12 +84,10 @@ func (s Source) parse(data []byte, hostname func() (string, error)) (*Config, er
 	if err := rep.err(); err != nil {
 		return nil, err
 	}
-	if c.Node.DataDir == "" {
-		c.Node.DataDir = DefaultDataDir
-		if s.DataDir != nil {
-			c.Node.DataDir = s.DataDir(c.Node.ID)
-		}
+	if s.DataDir != nil {
+		c.Node.DataDir = s.DataDir(c.Node.ID, c.Node.DataDir)
 	}
+	c.Node.DataDir = cmp.Or(c.Node.DataDir, DefaultDataDir)
 	c.Warnings = rep.sortedWarnings()
 	return c, nil
 }
