@@ -14,6 +14,8 @@ package routing
 
 import (
 	"container/list"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -96,6 +98,7 @@ type Core struct {
 	size    int        // bytes that all fragments take, about
 
 	links []*link // sorted by peer
+	ready []*link // that may have something to send
 
 	// What this node says of itself, and what it has told.
 	local    Local
@@ -196,16 +199,12 @@ func (c *Core) settle() {
 // compute brings paths, and what follows from them, up to date.
 func (c *Core) compute() {
 	if c.members || len(c.moved) > 0 {
-		before := c.paths
 		c.updatePaths()
 		c.ranAt = c.now
 		// Ten times what a run from nothing takes, about 0.3 microseconds a node or
 		// link: no clock is needed, and all nodes of a mesh wait alike.
 		cost := time.Duration(len(c.graph.ids)+c.graph.links) * 300 * time.Nanosecond
 		c.pause = min(max(10*cost, c.cfg.ComputeMin), c.cfg.ComputeMax)
-		if c.paths != before {
-			c.settleOrigins()
-		}
 	}
 	c.settleLeaves()
 	c.stale = false
@@ -228,29 +227,32 @@ func (c *Core) updatePaths() {
 	case next == nil:
 		c.graph = c.newGraph()
 		c.paths = c.graph.paths()
+		c.settleOrigins(func(i int) bool { return c.graph.origins[i].reachable })
 	default:
 		c.graph = next
-		if draining || !c.paths.hold(next, changes) {
+		if before := c.paths; draining || !before.hold(next, changes) {
 			c.paths = next.paths()
+			c.settleOrigins(func(i int) bool { return before.dist[i] != unreachable })
 		}
 	}
 }
 
-// settleOrigins finds out which origins are reachable now, and offers those
-// that became so to the neighbours that do not have them.
-func (c *Core) settleOrigins() {
-	for i, o := range c.graph.origins {
-		up := c.paths.dist[i] != unreachable
-		if up == o.reachable {
+// settleOrigins finds out which origins are reachable now, other than before,
+// and offers those that became so to the neighbours that do not have them.
+func (c *Core) settleOrigins(before func(i int) bool) {
+	for i, d := range c.paths.dist {
+		up := d != unreachable
+		if up == before(i) {
 			continue
 		}
+		o := c.graph.origins[i]
 		c.setReachable(o, up)
 		c.touchLeavesOf(o)
 		if !up {
 			continue
 		}
 		for _, l := range c.links {
-			l.offerWithheld(o)
+			c.offerWithheld(l, o)
 		}
 	}
 }
@@ -310,9 +312,14 @@ func (c *Core) NextTimer() (time.Time, bool) {
 func (c *Core) TakeSends() []Send {
 	c.settle()
 	var sends []Send
-	for _, l := range c.links {
-		sends = c.take(sends, l)
+	slices.SortFunc(c.ready, func(a, b *link) int { return strings.Compare(string(a.peer), string(b.peer)) })
+	for _, l := range c.ready {
+		l.ready = false
+		if !l.gone {
+			sends = c.take(sends, l)
+		}
 	}
+	c.ready = c.ready[:0]
 	return sends
 }
 

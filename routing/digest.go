@@ -58,6 +58,7 @@ func (c *Core) receiveDigest(l *link, d *Digest) error {
 	l.inDigest = d.More
 	if peerHasMore && (l.digestSent.IsZero() || c.due(l.digestSent, c.cfg.DigestInterval)) {
 		l.digestDue = true
+		c.rouse(l)
 	}
 	return nil
 }
@@ -114,8 +115,11 @@ func (c *Core) offerRest(l *link, start Key, d *Digest) {
 			switch {
 			case len(listed) > 0 && listed[0].Key == f.Key:
 			case o.reachable:
-				l.out.add(f.Key, f.Version, l.out.bulk)
+				c.offer(l, f.Stamp(), &l.out.bulk)
 			default:
+				if l.withheld == nil {
+					l.withheld = make(map[Key]struct{})
+				}
 				l.withheld[f.Key] = struct{}{}
 			}
 		}
@@ -128,11 +132,11 @@ func isOutdated(o *origin, d *Digest) bool {
 }
 
 // offerWithheld has sent what was withheld of an origin that became reachable.
-func (l *link) offerWithheld(o *origin) {
+func (c *Core) offerWithheld(l *link, o *origin) {
 	for _, f := range o.frags {
 		if _, ok := l.withheld[f.Key]; ok {
 			delete(l.withheld, f.Key)
-			l.out.add(f.Key, f.Version, l.out.bulk)
+			c.offer(l, f.Stamp(), &l.out.bulk)
 		}
 	}
 }
@@ -143,6 +147,7 @@ func (c *Core) receiveHash(l *link, h Hash) {
 	c.settle()
 	if !c.stale && h != c.Hash() && c.due(l.digestSent, c.cfg.DigestInterval) {
 		l.digestDue = true
+		c.rouse(l)
 	}
 }
 

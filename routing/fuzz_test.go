@@ -191,8 +191,8 @@ func checkCore(t *testing.T, c *Core) {
 	}
 	for _, l := range c.links {
 		o := &l.out
-		if len(o.flight) > o.window || len(o.waiting) < o.live.Len()+o.bulk.Len() || len(o.waiting) > 5000 {
-			t.Fatalf("%s: %d in flight, %d wait in lists of %d and %d", l.peer, len(o.flight), len(o.waiting), o.live.Len(), o.bulk.Len())
+		if o.flying > o.window || len(o.items) != o.flying+o.live.n+o.bulk.n || len(o.items) > 5000 {
+			t.Fatalf("%s: %d in flight, %d and %d wait, of %d", l.peer, o.flying, o.live.n, o.bulk.n, len(o.items))
 		}
 	}
 }

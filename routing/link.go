@@ -14,6 +14,9 @@ type link struct {
 	out  outbox
 	acks []Stamp // to be sent
 
+	ready bool // in Core.ready
+	gone  bool // removed or replaced
+
 	digestDue  bool      // ours has to be sent
 	digestSent time.Time // when ours was last sent
 
@@ -22,7 +25,7 @@ type link struct {
 	cursor   Key
 	inDigest bool
 	// withheld is what the neighbour does not have and was not sent, because
-	// its origin was unreachable.
+	// its origin was unreachable; nil while there is nothing.
 	withheld map[Key]struct{}
 }
 
@@ -49,11 +52,12 @@ func (c *Core) AddLink(now time.Time, peer NodeID, cost Cost) {
 	l := &link{
 		peer:      peer,
 		cost:      min(max(cost, 1), MaxCost),
-		out:       newOutbox(c.cfg.Window),
+		out:       outbox{window: c.cfg.Window, items: make(map[Key]*item)},
 		digestDue: true,
-		withheld:  make(map[Key]struct{}),
 	}
+	c.rouse(l)
 	if i, ok := c.findLink(peer); ok {
+		c.links[i].gone = true
 		c.links[i] = l
 	} else {
 		c.links = slices.Insert(c.links, i, l)
@@ -83,6 +87,7 @@ func (c *Core) RemoveLink(now time.Time, peer NodeID) {
 	if !ok {
 		return
 	}
+	c.links[i].gone = true
 	c.links = slices.Delete(c.links, i, i+1)
 	c.changed = true
 	c.touchLinks(c.self)
@@ -94,29 +99,47 @@ func (c *Core) flood(s Stamp, from *link) {
 	for _, l := range c.links {
 		delete(l.withheld, s.Key)
 		if l != from {
-			l.out.add(s.Key, s.Version, l.out.live)
+			c.offer(l, s, &l.out.live)
 		}
 	}
 }
 
+// offer has the neighbour sent what s is of, and whatever replaces it meanwhile.
+func (c *Core) offer(l *link, s Stamp, in *fifo) {
+	l.out.add(s.Key, s.Version, in)
+	c.rouse(l)
+}
+
+// rouse has TakeSends look at the link.
+func (c *Core) rouse(l *link) {
+	if !l.ready {
+		l.ready = true
+		c.ready = append(c.ready, l)
+	}
+}
+
 // ack notes that s arrived on the link. What arrives is as good as an
-// acknowledgement of what we have sent of it.
-func (l *link) ack(s Stamp) error {
+// acknowledgement of what we have sent of it, and the other way round: what
+// is on its way to the neighbour already needs no further one.
+func (c *Core) ack(l *link, s Stamp) error {
 	if len(l.acks) >= maxAcksDue {
 		return fmt.Errorf("%w: more than %d adverts without waiting for acknowledgements", ErrLimit, maxAcksDue)
 	}
-	l.acks = append(l.acks, s)
-	l.out.acked(s.Key, s.Version)
+	if !l.out.acked(s.Key, s.Version) {
+		l.acks = append(l.acks, s)
+	}
+	c.rouse(l)
 	return nil
 }
 
-func (l *link) receiveAck(a *Ack) error {
+func (c *Core) receiveAck(l *link, a *Ack) error {
 	if err := validateStamps("ack", a.Entries); err != nil {
 		return err
 	}
 	for _, s := range a.Entries {
 		l.out.acked(s.Key, s.Version)
 	}
+	c.rouse(l) // the window has room
 	return nil
 }
 
@@ -133,10 +156,12 @@ func (c *Core) take(sends []Send, l *link) []Send {
 			sends = append(sends, Send{To: l.peer, Msg: d})
 		}
 	}
-	for k, ok := l.out.next(); ok; k, ok = l.out.next() {
-		if a := c.content(k); a != nil {
-			l.out.sent(k, a.Version)
+	for it := l.out.next(); it != nil; it = l.out.next() {
+		if a := c.content(it.key); a != nil {
+			l.out.sent(it, a.Version)
 			sends = append(sends, Send{To: l.peer, Msg: a})
+		} else {
+			l.out.drop(it)
 		}
 	}
 	return sends

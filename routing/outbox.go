@@ -1,97 +1,132 @@
 package routing
 
-import "container/list"
-
 // outbox holds which adverts one neighbour has still to get. It holds keys, not
 // adverts: what is sent is the newest version at that moment, so a burst of
 // changes costs one message and the memory of a slow link is bounded by the
 // database. Where a key is:
 //
-//	           add              next            acked
-//	nowhere ────────► live/bulk ──────► flight ────────► nowhere
-//	                                      │ add (newer)    ▲ acked: to live
-//	                                      └──► flight + held
+//	           add              next, sent            acked
+//	nowhere ────────► live/bulk ────────────► flight ────────► nowhere
+//	                                            │ add (newer)    ▲ acked: to live
+//	                                            └──► flight + held
 //
 // At most window keys are in flight: sent and not yet acknowledged.
 type outbox struct {
-	window  int
-	live    *list.List // of Key: changes, sent before
-	bulk    *list.List // of Key: what a new neighbour lacks
-	waiting map[Key]place
-	flight  map[Key]Version
+	window int
+	live   fifo // changes, sent before
+	bulk   fifo // what a new neighbour lacks
+	items  map[Key]*item
+	flying int
 }
 
-// place is where a key waits. In neither list it is held until what is in
-// flight of it is acknowledged.
-type place struct {
-	in   *list.List
-	elem *list.Element
+// item is a key that is somewhere.
+type item struct {
+	key        Key
+	in         *fifo // where it waits; nil in flight
+	prev, next *item // there
+	sent       Version
+	held       bool // in flight, and a newer version waits for that to be acknowledged
 }
 
-func newOutbox(window int) outbox {
-	return outbox{
-		window:  window,
-		live:    list.New(),
-		bulk:    list.New(),
-		waiting: make(map[Key]place),
-		flight:  make(map[Key]Version),
+// fifo is a queue of items that any can be taken out of.
+type fifo struct {
+	first, last *item
+	n           int
+}
+
+func (q *fifo) push(it *item) {
+	it.in, it.prev = q, q.last
+	if q.last == nil {
+		q.first = it
+	} else {
+		q.last.next = it
 	}
+	q.last = it
+	q.n++
+}
+
+func (q *fifo) remove(it *item) {
+	if it.prev == nil {
+		q.first = it.next
+	} else {
+		it.prev.next = it.next
+	}
+	if it.next == nil {
+		q.last = it.prev
+	} else {
+		it.next.prev = it.prev
+	}
+	it.in, it.prev, it.next = nil, nil, nil
+	q.n--
 }
 
 // add has version v of k sent, as part of a bulk or as a live change.
-func (o *outbox) add(k Key, v Version, in *list.List) {
-	if sent, ok := o.flight[k]; ok {
-		if sent.Compare(v) < 0 {
-			o.waiting[k] = place{}
-		}
-		return
+func (o *outbox) add(k Key, v Version, in *fifo) {
+	it := o.items[k]
+	switch {
+	case it == nil:
+		it = &item{key: k}
+		o.items[k] = it
+		in.push(it)
+	case it.in == nil:
+		it.held = it.held || it.sent.Compare(v) < 0
+	case it.in != in && it.in != &o.live:
+		it.in.remove(it)
+		in.push(it)
 	}
-	if p, ok := o.waiting[k]; ok {
-		if p.in == in || p.in == o.live {
-			return
-		}
-		p.in.Remove(p.elem)
-	}
-	o.waiting[k] = place{in: in, elem: in.PushBack(k)}
 }
 
-// acked notes that the neighbour has v of k or something newer.
-func (o *outbox) acked(k Key, v Version) {
-	sent, ok := o.flight[k]
-	if !ok || sent.Compare(v) > 0 {
-		return
+// acked notes that the neighbour has v of k or something newer. It tells whether
+// something of k is in flight that says the same of this end.
+func (o *outbox) acked(k Key, v Version) (mutual bool) {
+	it := o.items[k]
+	if it == nil || it.in != nil {
+		return false
 	}
-	delete(o.flight, k)
-	if _, held := o.waiting[k]; held {
-		o.waiting[k] = place{in: o.live, elem: o.live.PushBack(k)}
+	d := it.sent.Compare(v)
+	if d <= 0 {
+		o.flying--
+		if it.held {
+			it.held = false
+			o.live.push(it)
+		} else {
+			delete(o.items, k)
+		}
 	}
+	return d >= 0
 }
 
 // cancel forgets that k waits: the neighbour has what we have.
 func (o *outbox) cancel(k Key) {
-	p, ok := o.waiting[k]
-	if !ok {
-		return
+	it := o.items[k]
+	switch {
+	case it == nil:
+	case it.in == nil:
+		it.held = false
+	default:
+		it.in.remove(it)
+		delete(o.items, k)
 	}
-	if p.in != nil {
-		p.in.Remove(p.elem)
-	}
-	delete(o.waiting, k)
 }
 
-// next takes the next key to send; the caller calls sent if it does send it.
-func (o *outbox) next() (Key, bool) {
-	if len(o.flight) >= o.window {
-		return Key{}, false
+// next takes the next key to send; the caller calls sent or drop.
+func (o *outbox) next() *item {
+	if o.flying >= o.window {
+		return nil
 	}
-	for _, in := range [...]*list.List{o.live, o.bulk} {
-		if e := in.Front(); e != nil {
-			k := in.Remove(e).(Key)
-			delete(o.waiting, k)
-			return k, true
+	for _, in := range [...]*fifo{&o.live, &o.bulk} {
+		if it := in.first; it != nil {
+			in.remove(it)
+			return it
 		}
 	}
-	return Key{}, false
+	return nil
 }
 
-func (o *outbox) sent(k Key, v Version) { o.flight[k] = v }
+func (o *outbox) sent(it *item, v Version) {
+	it.sent = v
+	o.flying++
+}
+
+// drop forgets a key of which there is nothing to send any more.
+func (o *outbox) drop(it *item) { delete(o.items, it.key) }

@@ -36,7 +36,7 @@ func (c *Core) Receive(now time.Time, from NodeID, m Message) error {
 	case *Digest:
 		err = c.receiveDigest(l, m)
 	case *Ack:
-		err = l.receiveAck(m)
+		err = c.receiveAck(l, m)
 	case Hash:
 		c.receiveHash(l, m)
 	default:
@@ -49,17 +49,22 @@ func (c *Core) Receive(now time.Time, from NodeID, m Message) error {
 }
 
 func (c *Core) receiveAdvert(l *link, a *Advert) error {
-	if err := a.Validate(); err != nil {
-		return err
-	}
 	s := a.Stamp()
-	if err := l.ack(s); err != nil {
+	if err := s.validate(); err != nil {
 		return err
 	}
 	o := c.origin(a.Origin)
 	newer := 1
 	if o != nil {
 		newer = o.compare(a)
+	}
+	if newer > 0 || o.dropped { // else nothing of it is used
+		if err := a.Validate(); err != nil {
+			return err
+		}
+	}
+	if err := c.ack(l, s); err != nil {
+		return err
 	}
 	switch {
 	case newer < 0:
@@ -101,7 +106,7 @@ func (c *Core) answer(l *link, o *origin, number uint16) {
 		i = 0 // of a newer epoch, which is all that it has to learn
 	}
 	if i < len(o.frags) && !o.frags[i].stub {
-		l.out.add(o.frags[i].Key, o.frags[i].Version, l.out.live)
+		c.offer(l, o.frags[i].Stamp(), &l.out.live)
 	}
 }
 

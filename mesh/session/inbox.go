@@ -24,7 +24,7 @@ const (
 	// ackDelay is how long data may wait to be confirmed. Among many streams each
 	// gets its turn so seldom that a short one would confirm every frame by itself.
 	// Nobody waits for it: a writer that is short of memory asks (machine.stuck).
-	ackDelay = 200 * time.Millisecond
+	ackDelay = 500 * time.Millisecond
 )
 
 // inbox holds what came until the user reads it.
@@ -177,9 +177,13 @@ func (x *inbox) grow() {
 	if x.rtt < nearRTT {
 		most = nearWindow
 	}
-	if more := int(x.window); x.window < most && x.budget.take(more, x.borrowed) {
+	next := 2 * x.window
+	if x.window < busyWindow {
+		next = 4 * x.window
+	}
+	if more := int(next - x.window); x.window < most && x.budget.take(more, x.borrowed) {
 		x.borrowed += more
-		x.window *= 2
+		x.window = next
 	}
 }
 
