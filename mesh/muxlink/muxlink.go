@@ -26,7 +26,7 @@ const (
 	// maxWrite bounds the data of one frame: with the header it takes
 	// four records of TLS. A control message waits for the frames that
 	// are queued before it, one of each stream that writes: queued bounds their
-	// sum; but each may fill a record.
+	// sum; but each may fill two records, or the work for a frame would show.
 	maxWrite = 4 * records.Framed
 	queued   = 512 << 10
 )
@@ -195,5 +195,5 @@ func (s *stream) Close() error {
 // begin counts a writer and tells how much it may write at once.
 func (l *muxLink) begin() int {
 	fair := queued / int(l.writers.Add(1)) / records.Plain
-	return max(1, min(4, fair)) * records.Framed
+	return max(2, min(4, fair)) * records.Framed
 }

@@ -177,13 +177,9 @@ func (x *inbox) grow() {
 	if x.rtt < nearRTT {
 		most = nearWindow
 	}
-	next := 2 * x.window
-	if x.window < busyWindow {
-		next = 4 * x.window
-	}
-	if more := int(next - x.window); x.window < most && x.budget.take(more, x.borrowed) {
+	if more := int(x.window); x.window < most && x.budget.take(more, x.borrowed) {
 		x.borrowed += more
-		x.window = next
+		x.window *= 2
 	}
 }
 
