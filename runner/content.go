@@ -22,7 +22,7 @@ func Content(ctx context.Context, o Options) (*tree.Snapshot, error) {
 		return nil, err
 	}
 	o.PrivateDataDir = dir
-	in, err := prepare(o)
+	in, err := prepare(o, false)
 	if err != nil {
 		return nil, err
 	}

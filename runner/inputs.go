@@ -20,14 +20,16 @@ import (
 // forget there) as files that only travel (docs/runner.md §3.2).
 type inputs struct {
 	Options
+	here      bool           // it runs on this machine, in PrivateDataDir
 	inventory any            // nil, a string or a list
 	env       map[string]any // by name of the kwarg; those that stay kwargs
 	files     []archive.File
+	playbook  string // the name of the one among files that is run
 }
 
 // prepare needs o.PrivateDataDir to be an absolute path.
-func prepare(o Options) (*inputs, error) {
-	in := &inputs{Options: o, env: make(map[string]any)}
+func prepare(o Options, here bool) (*inputs, error) {
+	in := &inputs{Options: o, here: here, env: make(map[string]any)}
 	for _, step := range []func() error{in.preparePlaybook, in.prepareRole, in.prepareInventory, in.prepareEnv} {
 		if err := step(); err != nil {
 			return nil, err
@@ -84,8 +86,26 @@ func (in *inputs) preparePlaybook() error {
 	if len(in.Plays) == 0 {
 		return nil
 	}
-	in.Playbook = "main.json"
-	return in.jsonFile("project/main.json", in.Plays)
+	data, err := pyjson.Append(nil, in.Plays)
+	if err != nil {
+		return fmt.Errorf("%w: plays: %w", ErrOptions, err)
+	}
+	return in.playbookFile("main.json", data)
+}
+
+// playbookFile adds a playbook as a file in the directory that Ansible runs in,
+// which it has to be below for its roles to be found.
+func (in *inputs) playbookFile(name string, data []byte) error {
+	dir := in.projectDir()
+	if rel, ok := below(in.PrivateDataDir, dir); ok {
+		dir = rel
+	} else if !in.here {
+		return fmt.Errorf("%w: project dir: %s is not in %s, so the playbook that is made for the job has no place at the worker",
+			ErrOptions, dir, in.PrivateDataDir)
+	}
+	in.Playbook, in.playbook = name, filepath.Join(dir, name)
+	in.file(in.playbook, data)
+	return nil
 }
 
 // prepareRole makes the playbook that runs a role. The roles of the private
@@ -114,8 +134,9 @@ func (in *inputs) prepareRole() error {
 	if err != nil {
 		return fmt.Errorf("%w: role vars: %w", ErrOptions, err)
 	}
-	in.Playbook = NewIdent()
-	in.file("project/"+in.Playbook, append(play, "]}]"...))
+	if err := in.playbookFile(NewIdent(), append(play, "]}]"...)); err != nil {
+		return err
+	}
 	if len(in.RolesPath) == 0 && in.exists("roles") {
 		in.RolesPath = []string{filepath.Join(in.PrivateDataDir, "roles")}
 	}
@@ -255,7 +276,8 @@ func inventoryText(s string) string {
 
 // prepareEnv makes files of what the Python tool makes files of. Where the
 // private data directory has such a file already, or nothing travels but the
-// kwargs, it stays a kwarg.
+// kwargs, it stays a kwarg; and for a job here, where another job in the same
+// directory would take the files for its own.
 func (in *inputs) prepareEnv() error {
 	if roles, ok := in.EnvVars["ANSIBLE_ROLES_PATH"]; ok {
 		env := make(map[string]string, len(in.EnvVars))
@@ -284,7 +306,7 @@ func (in *inputs) prepareEnv() error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err == nil || in.SuppressEnvFiles || in.OnlyTransmitKwargs {
+		if err == nil || in.here || in.SuppressEnvFiles || in.OnlyTransmitKwargs {
 			in.env[e.key] = e.value
 			continue
 		}

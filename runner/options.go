@@ -64,7 +64,7 @@ type Options struct {
 	OnlyFailedEventData bool
 	CheckJobEventData   bool
 
-	ArtifactDir string // on the worker
+	ArtifactDir string // where the job runs; of remote.Run: here
 	ProjectDir  string // on the worker; relative if below PrivateDataDir
 
 	ProcessIsolation           bool

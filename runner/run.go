@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/ranvier-mesh/ranvier/runner/internal/archive"
 	"github.com/ranvier-mesh/ranvier/runner/internal/command"
 	"github.com/ranvier-mesh/ranvier/runner/internal/stream"
@@ -37,8 +39,11 @@ type RunOptions struct {
 // ctx's end, with a Result whose status is "canceled". When ctx is done the job
 // and all that it has started are ended.
 //
-// Files that are needed only by the way (the playbook of a role, env files that
-// the options stand for) are in the directory while the job runs, and removed.
+// Files that are needed only by the way (the playbook of a role, an inventory as
+// data) are in the directory while the job runs, and removed. What travels as a
+// file of env/ otherwise is in none here, so that jobs which share a directory do
+// not take each other's; ExtraVars are in one among the artifacts, as long as the
+// job runs.
 func Run(ctx context.Context, o RunOptions) (Result, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -49,12 +54,12 @@ func Run(ctx context.Context, o RunOptions) (Result, error) {
 	}
 	o.PrivateDataDir = dir
 	if o.Ident == "" {
-		o.Ident = NewIdent()
+		o.Ident = uuid.NewString()
 	}
 	if err := o.check(); err != nil {
 		return Result{RC: 1}, err
 	}
-	in, err := prepare(o.Options)
+	in, err := prepare(o.Options, true)
 	if err != nil {
 		return Result{RC: 1}, err
 	}
@@ -94,6 +99,9 @@ func localJob(ctx context.Context, in *inputs) (*command.Job, error) {
 func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error) {
 	po := o.Process
 	po.ArtifactDir, po.Ident, po.PrivateDataDir = job.ArtifactDir, "", ""
+	if job.Quiet != nil {
+		po.Quiet = *job.Quiet
+	}
 	// Events of an earlier run of this name would be taken for this one's.
 	if err := job.ForgetEvents(); err != nil {
 		return Result{RC: 1}, &ArtifactsError{job.ArtifactDir, err}
@@ -174,25 +182,39 @@ type laidOut struct{ paths []string }
 // is: the one for the job gets another name beside it.
 func layOut(in *inputs) (laidOut, error) {
 	var l laidOut
-	for i, f := range in.files {
-		if _, err := os.Lstat(filepath.Join(in.PrivateDataDir, f.Name)); err == nil {
-			other := f.Name + ".ranvier-" + in.Ident
-			if in.inventory == f.Name {
-				in.inventory = other
-			} else if strings.TrimPrefix(f.Name, "project/") == in.Playbook {
-				in.Playbook = strings.TrimPrefix(other, "project/")
-			}
-			in.files[i].Name = other
+	for i := range in.files {
+		f := &in.files[i]
+		err := l.write(in.PrivateDataDir, *f)
+		if errors.Is(err, fs.ErrExist) {
+			in.rename(f)
+			err = l.write(in.PrivateDataDir, *f)
 		}
-		if err := l.write(in.PrivateDataDir, in.files[i]); err != nil {
+		if err != nil {
 			return l, err
 		}
 	}
 	return l, nil
 }
 
+// rename gives a file a name that is the job's own. It ends as before: Ansible
+// goes by that.
+func (in *inputs) rename(f *archive.File) {
+	kind := filepath.Ext(f.Name)
+	name := strings.TrimSuffix(f.Name, kind) + "-" + in.Ident + kind
+	switch f.Name {
+	case in.inventory:
+		in.inventory = name
+	case in.playbook:
+		in.Playbook = filepath.Base(name)
+	}
+	f.Name = name
+}
+
 func (l *laidOut) write(dir string, f archive.File) error {
-	path := filepath.Join(dir, f.Name)
+	path := f.Name
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(dir, path)
+	}
 	if parent := filepath.Dir(path); !isDir(parent) {
 		if err := os.Mkdir(parent, 0o700); err != nil {
 			return err

@@ -36,7 +36,7 @@ func Transmit(ctx context.Context, w io.Writer, o Options) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	in, err := prepare(o)
+	in, err := prepare(o, false)
 	if err != nil {
 		return err
 	}

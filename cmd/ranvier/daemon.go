@@ -101,11 +101,8 @@ func (r *runCommand) spawn(dir string, pid *jobdir.PIDFile) error {
 // artifacts is where this job's will be.
 func (r *runCommand) artifacts(dir string) string {
 	root := filepath.Join(dir, "artifacts")
-	if given := r.o.ArtifactDir; given != "" && r.o.ViaReceptor == "" {
+	if given := r.o.ArtifactDir; given != "" {
 		root = given
-		if !filepath.IsAbs(root) {
-			root = filepath.Join(dir, root)
-		}
 	}
 	return filepath.Join(root, r.o.Ident)
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -101,8 +104,8 @@ func (j *jobFlags) complete(cmd *cobra.Command, dir string) error {
 	if j.strategy != "" {
 		o.EnvVars = map[string]string{"ANSIBLE_STRATEGY": j.strategy}
 	}
-	if o.Ident == "" {
-		o.Ident = runner.NewIdent()
+	if err := j.here(cmd.Name() == "transmit"); err != nil {
+		return err
 	}
 	name := cmd.Root().Name()
 	o.Warn = func(text string) { fmt.Fprintf(os.Stderr, "%s: %s\n", name, text) }
@@ -117,6 +120,28 @@ func (j *jobFlags) complete(cmd *cobra.Command, dir string) error {
 		return &usageError{err}
 	}
 	return err
+}
+
+// here is what means this machine where the job is run from here, and only then:
+// as with the Python tool transmit sends directories as they are written.
+func (j *jobFlags) here(elsewhere bool) error {
+	o := j.o
+	if elsewhere {
+		o.Ident = cmp.Or(o.Ident, runner.NewIdent())
+		return nil
+	}
+	o.Ident = cmp.Or(o.Ident, uuid.NewString())
+	for _, dir := range []*string{&o.ArtifactDir, &o.ProjectDir} {
+		if *dir == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*dir)
+		if err != nil {
+			return err
+		}
+		*dir = abs
+	}
+	return nil
 }
 
 // hideFlags keeps the flags of cmd out of its help: they are taken, since the

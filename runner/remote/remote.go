@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -30,7 +31,9 @@ import (
 
 // Options is a job and where it runs.
 type Options struct {
-	// Options is the job, as for runner.Transmit.
+	// Options is the job, as for runner.Transmit, but for ArtifactDir: the results
+	// are in the run's directory there on this machine, a relative one below
+	// PrivateDataDir.
 	runner.Options
 	// Process says what is done with the results; its PrivateDataDir and Ident
 	// are filled in from the job where they are empty.
@@ -197,6 +200,7 @@ func (o *Options) complete() error {
 	if err := o.Options.Check(); err != nil {
 		return err
 	}
+	o.artifactsHere()
 	if o.Process.PrivateDataDir == "" {
 		o.Process.PrivateDataDir = o.PrivateDataDir
 	}
@@ -223,6 +227,20 @@ func (o *Options) complete() error {
 		o.ReceptorPeer = []string{DefaultPeer}
 	}
 	return nil
+}
+
+// artifactsHere has the artifacts of a job where ArtifactDir says on this machine.
+// On the node they are in the unit's directory, and go with it.
+func (o *Options) artifactsHere() {
+	dir := o.ArtifactDir
+	o.ArtifactDir = ""
+	if dir == "" || o.Process.ArtifactDir != "" {
+		return
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(o.PrivateDataDir, dir)
+	}
+	o.Process.ArtifactDir = filepath.Join(dir, o.Ident)
 }
 
 func (o *Options) attach(ctx context.Context) (*mesh.Attachment, error) {

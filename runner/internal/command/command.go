@@ -34,9 +34,11 @@ type Job struct {
 	Prompts                 []terminal.Prompt
 	IdleTimeout, JobTimeout time.Duration
 	SuppressOutputFile      bool
+	Quiet                   *bool // what the settings say of it, if they do
 	JSONMode                bool
 	Rotate                  int
 
+	ExtraVars  []byte // what a file among the artifacts has to say; nil for none
 	SSHKey     string // what the pipe SSHKeyPipe has to say
 	SSHKeyPipe string
 	Engine     string   // podman or docker, where the job runs in a container
@@ -50,7 +52,8 @@ type Job struct {
 
 const (
 	localTempVariable = "ANSIBLE_LOCAL_TEMP"
-	tempName          = "tmp" // in the artifact directory, while the job runs
+	tempName          = "tmp"       // in the artifact directory, while the job runs,
+	extraVarsName     = "extravars" // and so this
 )
 
 // Input is what a Job is made of.
@@ -67,6 +70,7 @@ type builder struct {
 	job      *Job
 	settings settings
 	project  string
+	told     string // the artifact directory, where the job sees it
 	adHoc    bool
 	raw      bool // the command line is given as a whole
 }
@@ -158,6 +162,7 @@ func (b *builder) ansibleEnvironment(env map[string]string) {
 	if b.containerized() {
 		told = "/runner/artifacts/" + b.Ident
 	}
+	b.told = told
 	b.job.callbackDir = told + "/callback"
 	plugins := []string{b.job.callbackDir}
 	if given := env["ANSIBLE_CALLBACK_PLUGINS"]; given != "" {
@@ -178,9 +183,8 @@ func (b *builder) ansibleEnvironment(env map[string]string) {
 	}
 	env["AWX_ISOLATED_DATA_DIR"] = told
 	if b.settings.factCacheType == "jsonfile" {
-		b.job.FactCache = filepath.Join(b.job.ArtifactDir, b.settings.factCache)
 		env["ANSIBLE_CACHE_PLUGIN"] = "jsonfile"
-		env["ANSIBLE_CACHE_PLUGIN_CONNECTION"] = told + "/" + b.settings.factCache
+		b.job.FactCache, env["ANSIBLE_CACHE_PLUGIN_CONNECTION"] = b.factCache(told)
 	}
 	if len(b.RolesPath) > 0 {
 		env["ANSIBLE_ROLES_PATH"] = strings.Join(b.RolesPath, ":")
@@ -190,6 +194,19 @@ func (b *builder) ansibleEnvironment(env map[string]string) {
 	if term := env["TERM"]; term == "" || term == "dumb" {
 		env["TERM"] = "xterm-256color" // below a service there is none, and no colours then
 	}
+}
+
+// factCache is where facts are kept, for this process and for the job. An absolute
+// path is shared by several runs; a container does not see it.
+func (b *builder) factCache(told string) (here, there string) {
+	name := b.settings.factCache
+	switch {
+	case filepath.IsAbs(name) && !b.containerized():
+		return name, name
+	case filepath.IsAbs(name):
+		name = "fact_cache"
+	}
+	return filepath.Join(b.job.ArtifactDir, name), told + "/" + name
 }
 
 // rolesPath finds what a path among the options is relative to: the senders do
@@ -423,7 +440,12 @@ func (b *builder) extraVars(argv []string) ([]string, error) {
 		}
 		members = append(members, string(key)+":"+string(e.Raw))
 	}
-	return append(argv, "-e", "{"+strings.Join(members, ",")+"}"), nil
+	vars := "{" + strings.Join(members, ",") + "}"
+	if !b.Sent && !b.SuppressEnvFiles { // they may be secret, and everybody sees a command line
+		b.job.ExtraVars = []byte(vars)
+		vars = "@" + b.told + "/" + extraVarsName
+	}
+	return append(argv, "-e", vars), nil
 }
 
 // Environ returns the environment of the program to start: for one in a

@@ -58,6 +58,11 @@ func (f *Files) lay(key string) error {
 	if err := f.Write("command", append(command, '}')); err != nil {
 		return err
 	}
+	if j.ExtraVars != nil {
+		if err := f.Write(extraVarsName, j.ExtraVars); err != nil {
+			return err
+		}
+	}
 	if f.Events, err = f.root.OpenFile("events", os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return err
 	}
@@ -100,7 +105,7 @@ func (f *Files) Clear() error {
 	if f.root == nil {
 		return errors.Join(errs...)
 	}
-	for _, name := range []string{"events", "callback", "env.list", "ssh_key_data", tempName} {
+	for _, name := range []string{"events", "callback", "env.list", "ssh_key_data", tempName, extraVarsName} {
 		errs = append(errs, f.root.RemoveAll(name))
 	}
 	return errors.Join(errs...)

@@ -22,6 +22,7 @@ type settings struct {
 	factCache, factCacheType string
 	idle, job                float64
 	suppressOutput           bool
+	quiet                    *bool
 }
 
 // readSettings: what the options say < kwargs' settings < env/settings; but the
@@ -42,6 +43,10 @@ func (b *builder) readSettings() error {
 	}
 	readers := map[string]func([]byte) error{
 		"idle_timeout": number(&s.idle), "job_timeout": number(&s.job), "suppress_output_file": truth(&s.suppressOutput),
+		"suppress_ansible_output": func(raw []byte) error {
+			s.quiet = new(bool)
+			return truth(s.quiet)(raw)
+		},
 		"fact_cache": text(&s.factCache), "fact_cache_type": text(&s.factCacheType),
 		"process_isolation": truth(&s.isolate), "process_isolation_executable": text(&s.executable),
 		"process_isolation_path": text(&s.path), "process_isolation_hide_paths": list(&s.hide),
@@ -68,7 +73,7 @@ func (b *builder) readSettings() error {
 	}
 	s.keepDirectory = !cleanup
 	b.job.IdleTimeout, b.job.JobTimeout = seconds(s.idle), seconds(s.job)
-	b.job.SuppressOutputFile = s.suppressOutput
+	b.job.SuppressOutputFile, b.job.Quiet = s.suppressOutput, s.quiet
 	return nil
 }
 
