@@ -110,10 +110,11 @@ func (nopCloser) Close() error { return nil }
 // Output opens the unit's output for what comes next, and tells how much there
 // is. The caller closes it.
 func (e *Errand) Output() (*os.File, int64, error) {
-	f, err := os.OpenFile(e.u.file(stdoutFile), os.O_WRONLY|os.O_APPEND, 0)
+	f, err := os.OpenFile(e.u.output(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, 0, err
 	}
+	e.u.hasOutput()
 	fi, err := f.Stat()
 	if err != nil {
 		f.Close()

@@ -18,6 +18,8 @@ import (
 
 func unitFile(m *Manager, id, name string) string { return filepath.Join(m.store.path(id), name) }
 
+func unitOutput(m *Manager, id string) string { return outputFile(m.store.path(id)) }
+
 func TestCannotStart(t *testing.T) {
 	t.Parallel()
 	m := open(t, t.TempDir())
@@ -40,13 +42,23 @@ func TestUnitDirectoryVanishes(t *testing.T) {
 	t.Parallel()
 	m := open(t, t.TempDir())
 	before := submit(t, m, "true")
+	p, err := m.Payload(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Write([]byte("a payload")); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Commit(p.Size(), p.Sum()); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.RemoveAll(m.store.path(before)); err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Start(before); err == nil {
-		t.Error("a unit without a directory was started")
+		t.Error("a unit whose payload is gone was started")
 	}
-	if st := wait(t, m, before); st.State != Failed || !strings.Contains(st.Detail, "no such file") {
+	if st := wait(t, m, before); st.State != Failed || !strings.Contains(st.Detail, "its payload is gone") {
 		t.Errorf("%+v", st)
 	}
 	during := run(t, m, "rm -rf "+m.store.units+"; echo gone")
@@ -58,11 +70,12 @@ func TestUnitDirectoryVanishes(t *testing.T) {
 			t.Errorf("release: %v", err)
 		}
 	}
-	if _, err := m.Submit(Spec{ID: NewID(), Type: "absent"}); err == nil {
-		t.Error("submit into a directory that is gone: no error")
+	after := submit(t, m, "true")
+	if err := m.Start(after); err == nil {
+		t.Error("start in a directory that is gone: no error")
 	}
-	if list := m.List(); len(list) != 0 {
-		t.Errorf("a unit that could not be made is listed: %+v", list)
+	if st := wait(t, m, after); st.State != Failed || !strings.Contains(st.Detail, "no such file") {
+		t.Errorf("%+v", st)
 	}
 }
 
@@ -166,19 +179,16 @@ func TestRestart(t *testing.T) {
 	record(running, `"Succeeded"`, `"Running"`)
 	record(badRecord, `"Succeeded"`, `"Sleeping"`)
 	record(other, other, NewID())
-	for name, content := range map[string]string{jobFile: "", stdinFile: "password"} {
-		if err := os.WriteFile(unitFile(m, running, name), []byte(content), 0o600); err != nil {
+	for id, file := range map[string]string{running: stdinFile, pending: stdinPartFile} {
+		if err := errors.Join(os.Mkdir(m.store.path(id), 0o700), os.WriteFile(unitFile(m, id, file), []byte("password"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile(unitFile(m, pending, stdinPartFile), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(unitFile(m, small, stdoutFile), 0); err != nil { // nobody had synced it
+	if err := os.Truncate(unitOutput(m, small), 0); err != nil { // nobody had synced it
 		t.Fatal(err)
 	}
 	unknown := NewID() // nobody was told of its submit
-	for _, name := range []string{newPrefix + NewID(), releasePrefix + NewID(), unknown, "lost+found"} {
+	for _, name := range []string{releasePrefix + NewID(), unknown, "lost+found"} {
 		if err := os.MkdirAll(filepath.Join(dir, "units", name, "x"), 0o700); err != nil {
 			t.Fatal(err)
 		}

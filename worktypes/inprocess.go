@@ -9,20 +9,29 @@ import (
 
 // inProcess is the Keeper of a Manager that has no other: its jobs are children
 // of this process and are ended with it.
-type inProcess struct{}
+type inProcess struct{ records *Records }
 
-func (inProcess) Outlives() bool { return false }
-func (inProcess) Close() error   { return nil }
-
-// Start implements Keeper.
-func (inProcess) Start(l Launch) (Task, error) {
-	record, err := ClaimStart(l.Dir)
+func newInProcess(dataDir string) (Keeper, error) {
+	r, err := OpenRecords(dataDir)
 	if err != nil {
 		return nil, err
 	}
-	defer record.Close()
-	stdin, stdout, stderr, err := JobFiles(l)
+	return inProcess{r}, nil
+}
+
+func (inProcess) Outlives() bool       { return false }
+func (k inProcess) Close() error       { return k.records.Close() }
+func (k inProcess) Forget(unit string) { k.records.Forget(unit) }
+
+// Start implements Keeper.
+func (k inProcess) Start(l Launch) (Task, error) {
+	stdout, err := ClaimStart(l.Dir)
 	if err != nil {
+		return nil, err
+	}
+	stdin, stderr, err := JobFiles(l)
+	if err != nil {
+		stdout.Close()
 		return nil, err
 	}
 	defer CloseFiles(stdin, stderr)
@@ -35,20 +44,25 @@ func (inProcess) Start(l Launch) (Task, error) {
 		return nil, err
 	}
 	// For who starts after this process was killed; without it the mark tells.
-	_ = AppendStarted(record, p.Root(), process.Boot())
-	return &child{p, stdout}, nil
+	_ = k.records.Started(l.Unit, Started{p.Root(), process.Boot()})
+	return &child{p, stdout, k, l.Unit}, nil
 }
 
 // Find implements Keeper.
-func (inProcess) Find(unit, dir string) Task { return Orphan(unit, dir) }
+func (k inProcess) Find(unit, dir string) Task { return Orphan(unit, dir) }
 
 // child is a job of inProcess.
 type child struct {
 	*process.Process
 	stdout *os.File // for its size, also where its name is gone
+	keeper inProcess
+	unit   string
 }
 
-func (c *child) Forget() { c.stdout.Close() }
+func (c *child) Forget() {
+	c.stdout.Close()
+	c.keeper.Forget(c.unit)
+}
 
 func (c *child) Exit() Exit {
 	e := c.Process.Exit()

@@ -61,7 +61,7 @@ func (u *unit) seal(detail string) error {
 	var err error
 	switch {
 	case u.payloadRef.Size > inlineMax, u.lease != nil:
-		err = u.m.store.sync(u.spec.ID, stdinFile)
+		err = u.m.store.sync(u.file(stdinFile))
 	case u.payloadRef.Size > 0:
 		var b []byte
 		b, err = os.ReadFile(u.file(stdinFile))
@@ -139,6 +139,11 @@ func (u *unit) makePlan() (Plan, error) {
 // fork hands a Running unit to the keeper.
 func (u *unit) fork(plan Plan) (Task, error) {
 	plan.Scratch = plan.Scratch || plan.User.homeless()
+	if plan.Scratch || plan.SeparateStderr {
+		if err := u.makeDir(); err != nil {
+			return nil, err
+		}
+	}
 	if plan.Scratch {
 		if err := os.Mkdir(u.file(scratchDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, err
@@ -153,19 +158,46 @@ func (u *unit) fork(plan Plan) (Task, error) {
 			plan.Dir = ownDir()
 		}
 	}
+	input, err := u.hasInput()
+	if err != nil {
+		return nil, err
+	}
 	task, err := u.m.keeper.Start(Launch{
-		Unit: u.spec.ID, Dir: u.dir, Argv: plan.Argv, Env: append(plan.User.environ(os.Environ(), u.file(scratchDir)), plan.Env...), WorkDir: plan.Dir,
+		Unit: u.spec.ID, Dir: u.dir, Input: input, Argv: plan.Argv, Env: append(plan.User.environ(os.Environ(), u.file(scratchDir)), plan.Env...), WorkDir: plan.Dir,
 		Separate: plan.SeparateStderr, User: plan.User,
 	})
 	if err != nil {
 		return nil, err
 	}
+	u.hasOutput()
 	log := u.log.With("pid", task.Root().PID, "program", plan.Argv[0])
 	if plan.User != nil {
 		log = log.With("user", plan.User.Name)
 	}
 	log.Info("work unit started")
 	return task, nil
+}
+
+// hasInput reports whether the job has a payload to read. One that was small and
+// not synced may have gone with the machine since, but not from the journal.
+func (u *unit) hasInput() (bool, error) {
+	if u.payloadRef.Size == 0 && !u.hasTree() {
+		return false, nil
+	}
+	if _, err := os.Lstat(u.file(stdinFile)); !errors.Is(err, os.ErrNotExist) {
+		return true, err
+	}
+	b, err := u.m.journal.Get(stdinBucket, u.spec.ID)
+	if err == nil && int64(len(b)) != u.payloadRef.Size {
+		err = errors.New("its payload is gone")
+	}
+	if err == nil {
+		err = u.makeDir()
+	}
+	if err == nil {
+		err = os.WriteFile(u.file(stdinFile), b, 0o600)
+	}
+	return err == nil, err
 }
 
 // ownDir is the node's working directory, which the keeper's is not; / where it

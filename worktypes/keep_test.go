@@ -2,6 +2,7 @@ package worktypes
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -11,7 +12,16 @@ import (
 
 func TestJobRecord(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	data := t.TempDir()
+	dir := filepath.Join(data, "units", "unit")
+	if err := os.Mkdir(filepath.Dir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRecords(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
 	if _, claimed := ReadStarted(dir); claimed {
 		t.Error("claimed before anybody did")
 	}
@@ -27,11 +37,11 @@ func TestJobRecord(t *testing.T) {
 		t.Errorf("claimed only: %+v, %v", s, claimed)
 	}
 	want := Started{process.ID{PID: 7, Start: 8}, "boot"}
-	if err := AppendStarted(f, want.ID, want.Boot); err != nil {
+	if err := r.Started("unit", want); err != nil {
 		t.Fatal(err)
 	}
 	exit := Exit{Code: 3, Size: 9}
-	if err := AppendExit(f, exit); err != nil {
+	if err := r.Exited("unit", exit); err != nil {
 		t.Fatal(err)
 	}
 	if s, claimed := ReadStarted(dir); !claimed || s != want {
@@ -41,7 +51,7 @@ func TestJobRecord(t *testing.T) {
 		t.Errorf("exit: %+v, %v", e, ok)
 	}
 	// A machine that goes down may leave any part of it.
-	path := filepath.Join(dir, jobFile)
+	path := filepath.Join(data, recordsFile)
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +69,55 @@ func TestJobRecord(t *testing.T) {
 		if e, ok := ReadExit(dir); ok && e != exit {
 			t.Errorf("%d bytes: exit: %+v", n, e)
 		}
+	}
+}
+
+// Of what is forgotten little is left; of what is not, all.
+func TestRecordsAreForgotten(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	r, err := OpenRecords(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3000 {
+		unit := fmt.Sprintf("unit-%d-", i)
+		if err := errors.Join(r.Started(unit, Started{process.ID{PID: i, Start: 1}, "boot"}), r.Exited(unit, Exit{Code: i})); err != nil {
+			t.Fatal(err)
+		}
+		if i%100 > 0 {
+			r.Forget(unit)
+		}
+	}
+	r.Close()
+	if r, err = OpenRecords(data); err != nil || len(r.jobs) > 100 || r.size > 2*recordsFrom {
+		t.Errorf("%d records in %d bytes, %v", len(r.jobs), r.size, err)
+	}
+	defer r.Close()
+	for i := 0; i < 3000; i += 100 {
+		if e, ok := ReadExit(filepath.Join(data, "units", fmt.Sprintf("unit-%d-", i))); !ok || e.Code != i {
+			t.Errorf("unit %d: %+v, %v", i, e, ok)
+		}
+	}
+}
+
+// A keeper that was killed within a line does not take the next one with it.
+func TestRecordAfterATornOne(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	if err := os.WriteFile(filepath.Join(data, recordsFile), []byte(`{"Unit":"a","Exit":{"Co`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRecords(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := r.Exited("b", Exit{Code: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := ReadExit(filepath.Join(data, "units", "b")); !ok || e.Code != 3 {
+		t.Errorf("%+v, %v", e, ok)
 	}
 }
 

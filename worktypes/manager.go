@@ -93,7 +93,7 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 	}
 	m := &Manager{
 		dir: dir, types: types, log: opt.Log, grace: opt.Grace, now: opt.Now, lock: lock,
-		keeper: inProcess{}, agent: opt.Agent, keep: opt.Retention,
+		agent: opt.Agent, keep: opt.Retention,
 		closing: make(chan struct{}), leaving: make(chan struct{}), hurry: make(chan struct{}), closed: make(chan struct{}),
 		units: map[string]*unit{}, tombs: map[string]struct{}{}, queue: newQueue(opt.Limits),
 	}
@@ -110,7 +110,9 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 	m.follower = newFollower(m.log)
 	if err := m.open(opt); err != nil {
 		m.cancel()
-		m.keeper.Close()
+		if m.keeper != nil {
+			m.keeper.Close()
+		}
 		if m.journal != nil {
 			m.journal.Close()
 		}
@@ -127,13 +129,14 @@ func (m *Manager) open(opt Options) (err error) {
 	if err := m.openContent(opt); err != nil {
 		return err
 	}
-	if opt.Keeper != nil {
-		k, err := opt.Keeper()
-		if err != nil {
-			return err
-		}
-		m.keeper = k
+	if opt.Keeper == nil {
+		opt.Keeper = func() (Keeper, error) { return newInProcess(m.dir) }
 	}
+	k, err := opt.Keeper()
+	if err != nil {
+		return err
+	}
+	m.keeper = k
 	m.keepReserve()
 	damaged, err := m.openJournal(m.dir)
 	if err != nil {
@@ -213,7 +216,7 @@ func (m *Manager) Submit(spec Spec) (Status, error) {
 		m.mu.Unlock()
 		return Status{}, fmt.Errorf("%w: %s", ErrReleased, spec.ID)
 	}
-	return m.create(spec) // unlocks
+	return m.create(spec), nil // unlocks
 }
 
 // check says whether this node, or its Agent, could do a job.
@@ -234,25 +237,17 @@ func (m *Manager) check(spec Spec) error {
 	return nil
 }
 
-// create makes a new unit. It is called with m.mu held and releases it: whoever
-// finds the unit before it is on disk waits for u.op.
-func (m *Manager) create(spec Spec) (Status, error) {
+// create makes a new unit. It is called with m.mu held and releases it.
+func (m *Manager) create(spec Spec) Status {
 	u := m.newUnit(spec, m.now())
 	u.op.Lock()
 	defer u.op.Unlock()
 	m.units[spec.ID] = u
 	m.mu.Unlock()
-	if err := m.store.create(spec.ID); err != nil {
-		u.gone = err
-		m.mu.Lock()
-		delete(m.units, spec.ID) // it may be tried again
-		m.mu.Unlock()
-		return Status{}, err
-	}
 	m.journal.Later(journal.Change{Bucket: unitsBucket, Key: spec.ID, Value: u.record(u.state()).encode()})
 	m.arm(u)
 	u.log.Info("work unit accepted", "type", spec.Type, "owner", spec.Owner)
-	return u.Status(), nil
+	return u.Status()
 }
 
 // Payload opens a Pending unit's standard input for writing. A unit whose

@@ -58,6 +58,9 @@ func (u *unit) openPayload() (*Payload, error) {
 // open makes the payload's file: many jobs have nothing to read, and need none.
 func (p *Payload) open() (err error) {
 	if p.f == nil {
+		if err := p.u.makeDir(); err != nil {
+			return err
+		}
 		p.f, err = os.OpenFile(p.u.file(stdinPartFile), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	}
 	return err

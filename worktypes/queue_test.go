@@ -53,6 +53,10 @@ func TestQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeNow(t, m) // ends the first; the others wait
+	// A machine that goes down may take with it what nobody has synced.
+	if err := os.RemoveAll(m.store.path(queued[2])); err != nil {
+		t.Fatal(err)
+	}
 	m = openWith(t, dir, limits)
 	if st := wait(t, m, first); st.State != Failed {
 		t.Errorf("%+v", st)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/process"
@@ -31,23 +32,30 @@ func (m *Manager) recover(damaged error) error {
 	if len(strangers) > 0 {
 		m.log.Warn("left alone what is no work unit", "dir", m.store.units, "names", strangers)
 	}
-	for _, id := range ids {
+	for id, files := range ids {
 		if _, ok := records[id]; ok {
 			continue
 		}
-		switch _, claimed := ReadStarted(m.store.path(id)); {
+		_, released := m.tombs[id]
+		switch {
 		case damaged != nil:
 			records[id] = loaded{damage: damaged}
-		case claimed:
+		case files.output && !released: // its job was started
 			records[id] = loaded{damage: fmt.Errorf("the journal has no record of it")}
 		default: // a submit that nobody was told of, or a release that was cut short
-			if err := os.RemoveAll(m.store.path(id)); err != nil {
+			if err := m.store.remove(id, files.dir); err != nil {
 				return fmt.Errorf("remove left-over: %w", err)
 			}
 		}
 	}
 	for _, id := range sortedIDs(records) {
-		m.units[id] = m.recoverUnit(id, records[id])
+		m.units[id] = m.recoverUnit(id, records[id], ids[id].dir)
+		if ids[id].output {
+			m.units[id].hasOutput()
+		}
+	}
+	if err := m.forgetJobs(); err != nil {
+		return err
 	}
 	for _, id := range sortedIDs(records) {
 		m.resume(m.units[id])
@@ -68,9 +76,10 @@ func (m *Manager) recover(damaged error) error {
 }
 
 // recoverUnit makes a unit of its record.
-func (m *Manager) recoverUnit(id string, l loaded) *unit {
+func (m *Manager) recoverUnit(id string, l loaded, hasDir bool) *unit {
 	if l.damage != nil {
 		u := m.newUnit(Spec{ID: id, Job: id}, time.Time{})
+		u.hasDir.Store(hasDir)
 		u.log.Error("work unit is damaged", "dir", u.dir, "error", l.damage)
 		u.status.State, u.status.Detail = Failed, "DAMAGED: "+l.damage.Error()
 		u.status.StdoutSize = u.stdoutSize()
@@ -78,6 +87,7 @@ func (m *Manager) recoverUnit(id string, l loaded) *unit {
 		return u
 	}
 	u := m.newUnit(l.Spec, l.Status.Created)
+	u.hasDir.Store(hasDir)
 	u.status, u.payloadRef, u.sealed, u.boot, u.plan, u.remote = l.Status, l.Payload, l.Sealed, l.Boot, l.Plan, l.Remote
 	u.removeFile(stdinPartFile)
 	u.removeFile(treePartFile)
@@ -90,6 +100,18 @@ func (m *Manager) recoverUnit(id string, l loaded) *unit {
 		close(u.cancel)
 	}
 	return u
+}
+
+// forgetJobs tells the keeper of the jobs whose end is in the journal, should the
+// process before this one have had no time for that.
+func (m *Manager) forgetJobs() error {
+	jobs, err := readRecords(filepath.Join(m.dir, recordsFile), "")
+	for id := range jobs {
+		if u := m.units[id]; u == nil || u.state().State != Running {
+			m.keeper.Forget(id)
+		}
+	}
+	return err
 }
 
 // resume goes on with a unit of an earlier process.
@@ -158,6 +180,7 @@ func (u *unit) find() Task {
 		_ = u.end(func(s *Status) {
 			s.State, s.Detail, s.StdoutSize = Failed, fmt.Sprintf(format, args...), u.stdoutSize()
 		})
+		u.m.keeper.Forget(u.spec.ID)
 		u.m.startNext(u.spec.Type)
 		return nil
 	}
@@ -198,14 +221,12 @@ func (t *endedTask) Done() <-chan struct{} {
 
 // restoreOutput writes small output back to its file, which nobody synced.
 func (u *unit) restoreOutput(st Status) {
-	if fi, err := os.Stat(u.file(stdoutFile)); err == nil && fi.Size() >= st.StdoutSize {
+	if st.StdoutSize == 0 || u.stdoutSize() >= st.StdoutSize {
 		return
 	}
 	b, err := u.m.journal.Get(stdoutBucket, u.spec.ID)
 	if err == nil && int64(len(b)) == st.StdoutSize {
-		if err = os.MkdirAll(u.dir, 0o700); err == nil {
-			err = os.WriteFile(u.file(stdoutFile), b, 0o600)
-		}
+		err = os.WriteFile(u.output(), b, 0o600)
 	} else if err == nil {
 		err = fs.ErrNotExist
 	}

@@ -2,8 +2,10 @@ package worktypes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 )
@@ -17,19 +19,54 @@ func (m *Manager) Results(ctx context.Context, id string, offset int64) (*Result
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.Open(u.file(stdoutFile))
-	if err != nil {
-		return nil, fmt.Errorf("results of unit %s: %w", id, err)
-	}
 	if size := u.Status().StdoutSize; offset < 0 || offset > size {
-		f.Close()
 		return nil, fmt.Errorf("%w: %d of the %d bytes of unit %s", ErrBadOffset, offset, size, id)
 	}
-	r := &Results{u: u, f: f, ctx: ctx, offset: offset, closed: make(chan struct{}), unfollow: func() {}}
-	if !u.state().State.Terminal() {
-		r.wake, r.unfollow = m.follower.follow(u.file(stdoutFile))
+	r := &Results{u: u, ctx: ctx, offset: offset, closed: make(chan struct{}), unfollow: func() {}, wake: u.written}
+	if err := r.open(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("results of unit %s: %w", id, err)
 	}
 	return r, nil
+}
+
+// open opens the output, which is there from the start of the job on, and follows
+// it while it grows.
+func (r *Results) open() (err error) {
+	f, err := os.Open(r.u.output())
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over {
+		f.Close()
+		return os.ErrClosed
+	}
+	if r.f = f; !r.u.state().State.Terminal() {
+		r.wake, r.unfollow = r.u.m.follower.follow(r.u.output())
+	}
+	return nil
+}
+
+// size is how much output there is.
+func (r *Results) size() (int64, error) {
+	if r.f == nil {
+		written := r.u.isWritten()
+		switch err := r.open(); {
+		case errors.Is(err, fs.ErrNotExist):
+			if written { // it is gone: the unit's end tells
+				r.wake = nil
+			}
+			return 0, nil
+		case err != nil:
+			return 0, err
+		}
+	}
+	fi, err := r.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), nil
 }
 
 // Results is a reader of one unit's output. It belongs to one goroutine, but
@@ -37,13 +74,15 @@ func (m *Manager) Results(ctx context.Context, id string, offset int64) (*Result
 // not slow its job down. It must be closed.
 type Results struct {
 	u        *unit
-	f        *os.File
+	f        *os.File // nil until there is one
 	ctx      context.Context
 	offset   int64
 	wake     <-chan struct{} // the file may have grown
 	unfollow func()
-	once     sync.Once
 	closed   chan struct{}
+
+	mu   sync.Mutex // guards over; f and unfollow are changed with it
+	over bool       // it is closed
 }
 
 // Read implements io.Reader: it blocks until there is output. It returns io.EOF
@@ -82,11 +121,10 @@ func (r *Results) wait() (int64, error) {
 		// The state is taken before the file is looked at: an end that was seen
 		// here comes with the size that is final.
 		st := r.u.state()
-		fi, err := r.f.Stat()
+		size, err := r.size()
 		if err != nil {
 			return 0, fmt.Errorf("results of unit %s: %w", r.u.spec.ID, err)
 		}
-		size := fi.Size()
 		if st.State.Terminal() {
 			if r.offset == st.StdoutSize {
 				return 0, io.EOF
@@ -114,10 +152,13 @@ func (r *Results) wait() (int64, error) {
 
 // Close implements io.Closer. A Read that waits returns.
 func (r *Results) Close() error {
-	r.once.Do(func() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.over {
+		r.over = true
 		close(r.closed)
 		r.unfollow()
-		r.f.Close()
-	})
+		CloseFiles(r.f)
+	}
 	return nil
 }

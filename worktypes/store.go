@@ -12,24 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The files of a unit, in <data dir>/units/<id>/ (docs/work.md section 2). Those
-// of its keeper are in keep.go.
+// The files of a unit, in <data dir>/units/<id>/ (docs/work.md section 2), which is
+// made when the first of them is. The output is beside it: outputFile.
 const (
 	stdinFile     = "stdin"
 	stdinPartFile = "stdin.part" // a payload that was not committed
-	stdoutFile    = "stdout"
 	stderrFile    = "stderr"
 	scratchDir    = "scratch"
 	treeFile      = "tree"
 	treePartFile  = "tree.part" // of a payload that was not committed
 )
 
-// Directories whose names begin so are not units: one being made, one being
-// removed. What a crash leaves of them is removed at the next start.
-const (
-	newPrefix     = ".new-"
-	releasePrefix = ".released-"
-)
+// releasePrefix begins the names of directories that are being removed. What a
+// crash leaves of them is removed at the next start.
+const releasePrefix = ".released-"
+
+const outputSuffix = ".stdout"
+
+// outputFile is the output of the unit whose directory is, or would be, dir. It is
+// made with the start of the job.
+func outputFile(dir string) string { return dir + outputSuffix }
 
 // store is the directory of units. It has no state of its own.
 type store struct {
@@ -80,71 +82,55 @@ func openStore(dir string) (store, error) {
 
 func (s store) path(id string) string { return filepath.Join(s.units, id) }
 
-// ids lists the units and removes what a crash left half-made or half-removed.
-// Other names are returned as strangers.
-func (s store) ids() (ids, strangers []string, err error) {
+// unitFiles is what there is of a unit.
+type unitFiles struct{ dir, output bool }
+
+// ids lists the units of which there is something. It removes what a crash left half-removed. Other names are returned as strangers.
+func (s store) ids() (ids map[string]unitFiles, strangers []string, err error) {
 	entries, err := os.ReadDir(s.units)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list units: %w", err)
 	}
+	ids = map[string]unitFiles{}
 	for _, e := range entries {
 		name := e.Name()
+		id, output := strings.CutSuffix(name, outputSuffix)
 		switch {
-		case strings.HasPrefix(name, newPrefix), strings.HasPrefix(name, releasePrefix):
+		case strings.HasPrefix(name, releasePrefix):
 			if err := os.RemoveAll(s.path(name)); err != nil {
 				return nil, nil, fmt.Errorf("remove left-over: %w", err)
 			}
-		case ValidateID(name) != nil:
+		case ValidateID(id) != nil:
 			strangers = append(strangers, name)
 		default:
-			ids = append(ids, name)
+			ids[id] = unitFiles{ids[id].dir || !output, ids[id].output || output}
 		}
 	}
 	return ids, strangers, nil
 }
 
-// create makes a unit's directory: it is there whole or not at all. It is not
-// durable before sync.
-func (s store) create(id string) error {
-	tmp := s.path(newPrefix + id)
-	err := os.Mkdir(tmp, 0o700)
-	if err == nil {
-		var f *os.File
-		f, err = os.OpenFile(filepath.Join(tmp, stdoutFile), os.O_CREATE|os.O_EXCL, 0o600)
-		CloseFiles(f)
-	}
-	if err == nil {
-		err = os.Rename(tmp, s.path(id))
-	}
-	if err != nil {
-		_ = os.RemoveAll(tmp)
-		return fmt.Errorf("make unit %s: %w", id, err)
-	}
-	return nil
-}
-
 // sync makes a unit's file durable, and the directories that lead to it.
-func (s store) sync(id, name string) error {
-	for _, path := range []string{filepath.Join(s.path(id), name), s.path(id), s.units} {
-		if err := syncFile(path); err != nil {
+func (s store) sync(path string) error {
+	for ; ; path = filepath.Dir(path) {
+		if err := syncFile(path); err != nil || path == s.units {
 			return err
 		}
 	}
-	return nil
 }
 
-// hide takes a unit out of sight, all at once.
-func (s store) hide(id string) error {
-	gone := s.path(releasePrefix + id)
-	if err := os.Rename(s.path(id), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("release unit %s: %w", id, err)
+// remove removes all that there is of a unit. The directory, where it has one, goes
+// out of sight first, all at once.
+func (s store) remove(id string, hasDir bool) error {
+	err := os.Remove(outputFile(s.path(id)))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return nil
-}
-
-// purge removes the files of a unit that is out of sight.
-func (s store) purge(id string) error {
-	if err := os.RemoveAll(s.path(releasePrefix + id)); err != nil {
+	if gone := s.path(releasePrefix + id); hasDir && err == nil {
+		if err = os.Rename(s.path(id), gone); err == nil || errors.Is(err, fs.ErrNotExist) {
+			err = os.RemoveAll(gone)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("release unit %s: %w", id, err)
 	}
 	return nil

@@ -114,6 +114,9 @@ func (n *notedReader) Read(b []byte) (int, error) {
 
 // receiveTree writes the manifest down and reads it back.
 func (p *Payload) receiveTree(owner content.Owner, manifest io.Reader) ([]tree.Piece, error) {
+	if err := p.u.makeDir(); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(p.u.file(treePartFile), os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
@@ -309,6 +312,9 @@ func (u *unit) rebuild() error {
 
 // hasTree reports whether a tree was submitted with the unit.
 func (u *unit) hasTree() bool {
+	if !u.hasDir.Load() {
+		return false
+	}
 	_, err := os.Lstat(u.file(treeFile))
 	return err == nil
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/journal"
@@ -25,6 +27,9 @@ type unit struct {
 	ended   chan struct{} // closed with the terminal state
 	cancel  chan struct{} // closed by the first cancel of a job that has begun
 	expired chan struct{} // closed when an errand's time to start is over
+	written chan struct{} // closed when there is an output; begun sees to that
+	begun   sync.Once
+	hasDir  atomic.Bool // the unit may have a directory
 
 	// op is held through a change of state, its writes to disk included, so
 	// that one comes after the other. It is taken before mu.
@@ -59,6 +64,7 @@ func (m *Manager) newUnit(spec Spec, created time.Time) *unit {
 		ended:   make(chan struct{}),
 		cancel:  make(chan struct{}),
 		expired: make(chan struct{}),
+		written: make(chan struct{}),
 		status: Status{
 			ID: spec.ID, WorkType: spec.Type, Owner: spec.Owner, Job: spec.Job,
 			State: Pending, ExitCode: -1, Created: created,
@@ -97,15 +103,38 @@ func (u *unit) state() Status {
 
 func (u *unit) file(name string) string { return filepath.Join(u.dir, name) }
 
-func (u *unit) stdoutSize() int64 {
-	fi, err := os.Stat(u.file(stdoutFile))
-	if err != nil {
-		return 0
+func (u *unit) output() string { return outputFile(u.dir) }
+
+func (u *unit) stdoutSize() int64 { return OutputSize(u.dir) }
+
+// makeDir makes the unit's directory, which many units never need.
+func (u *unit) makeDir() error {
+	if u.hasDir.Load() {
+		return nil
 	}
-	return fi.Size()
+	if err := os.Mkdir(u.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	u.hasDir.Store(true)
+	return nil
+}
+
+// hasOutput lets those read the output who have waited for it to be there.
+func (u *unit) hasOutput() { u.begun.Do(func() { close(u.written) }) }
+
+func (u *unit) isWritten() bool {
+	select {
+	case <-u.written:
+		return true
+	default:
+		return false
+	}
 }
 
 func (u *unit) removeFile(name string) {
+	if !u.hasDir.Load() {
+		return
+	}
 	if err := os.RemoveAll(u.file(name)); err != nil {
 		u.log.Error("cannot remove a file of a work unit: it may hold secrets", "error", err)
 	}
@@ -187,11 +216,11 @@ func (u *unit) keepOutput(size int64) []journal.Change {
 	var err error
 	if size <= inlineMax {
 		var b []byte
-		if b, err = os.ReadFile(u.file(stdoutFile)); err == nil {
+		if b, err = os.ReadFile(u.output()); err == nil {
 			return []journal.Change{{Bucket: stdoutBucket, Key: u.spec.ID, Value: b[:min(size, int64(len(b)))]}}
 		}
 	} else {
-		err = u.m.store.sync(u.spec.ID, stdoutFile)
+		err = u.m.store.sync(u.output())
 	}
 	if err != nil {
 		u.log.Error("the output of a work unit may be incomplete on disk", "error", err)
@@ -283,7 +312,7 @@ func (u *unit) release() error {
 		u.m.owes(o)
 	}
 	u.m.keepReserve()
-	return errors.Join(u.m.store.hide(id), u.m.store.purge(id))
+	return u.m.store.remove(id, u.hasDir.Load())
 }
 
 // subscribe is Watch.

@@ -50,7 +50,7 @@ func TestRunAs(t *testing.T) {
 	hub.ok("work", "results", unit, "--socket", socket)
 	script := fmt.Sprintf(`cd / ; id -un
 head -c1 %[1]s/identity/node.key >/dev/null 2>&1 && echo READ key
-head -c1 %[1]s/units/%[2]s/stdout >/dev/null 2>&1 && echo READ unit
+head -c1 %[1]s/units/%[2]s.stdout >/dev/null 2>&1 && echo READ unit
 ls %[1]s/units >/dev/null 2>&1 && echo READ units
 head -c1 %[1]s/journal >/dev/null 2>&1 && echo READ journal
 python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.connect("%[3]s"); s.recv(1)' 2>/dev/null && echo READ socket

@@ -359,6 +359,9 @@ func (c *Client) drop(unit string) {
 	delete(c.tasks, unit)
 }
 
+// Forget implements worktypes.Keeper.
+func (c *Client) Forget(unit string) { c.send(&request{Op: opForget, Unit: unit}, nil) }
+
 // Find implements worktypes.Keeper.
 func (c *Client) Find(unit, dir string) worktypes.Task {
 	c.mu.Lock()

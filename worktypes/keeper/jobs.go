@@ -23,20 +23,20 @@ func (k *keeper) start(l *worktypes.Launch) (process.ID, error) {
 	if k.jobs[l.Unit] != nil {
 		return process.ID{}, fmt.Errorf("%w: %s", worktypes.ErrStarted, l.Unit)
 	}
-	record, err := worktypes.ClaimStart(l.Dir)
+	stdout, err := worktypes.ClaimStart(l.Dir)
 	if err != nil {
 		return process.ID{}, err
 	}
-	stdin, stdout, stderr, err := worktypes.JobFiles(*l)
+	stdin, stderr, err := worktypes.JobFiles(*l)
 	if err != nil {
-		record.Close()
+		stdout.Close()
 		return process.ID{}, err
 	}
 	defer worktypes.CloseFiles(stdin, stderr)
 	cgroup := k.cgroups.make(l.Unit)
 	pid, err := fork(l, cgroup, stdin, stdout, stderr)
 	if err != nil {
-		worktypes.CloseFiles(record, stdout)
+		stdout.Close()
 		k.cgroups.remove(cgroup)
 		return process.ID{}, err
 	}
@@ -45,11 +45,11 @@ func (k *keeper) start(l *worktypes.Launch) (process.ID, error) {
 	if err != nil {
 		root = process.ID{PID: pid}
 	}
-	if err := worktypes.AppendStarted(record, root, process.Boot()); err != nil {
+	if err := k.records.Started(l.Unit, worktypes.Started{ID: root, Boot: process.Boot()}); err != nil {
 		k.log.Error("cannot write the start record", "unit", l.Unit, "error", err)
 	}
 	// The strings are copies: a line has a whole environment in it.
-	j := &kept{job: job{Unit: strings.Clone(l.Unit), Root: root}, dir: strings.Clone(l.Dir), cgroup: cgroup, record: record, stdout: stdout}
+	j := &kept{job: job{Unit: strings.Clone(l.Unit), Root: root}, dir: strings.Clone(l.Dir), cgroup: cgroup, stdout: stdout}
 	if cgroup == "" {
 		j.family = process.NewFamily(root, j.Unit)
 	}
@@ -163,7 +163,7 @@ func (k *keeper) ended(j *kept, ws syscall.WaitStatus) {
 		exit.Size = fi.Size()
 	}
 	j.Exit = &exit
-	if err := worktypes.AppendExit(j.record, exit); err != nil {
+	if err := k.records.Exited(j.Unit, exit); err != nil {
 		k.log.Error("cannot write the exit record", "unit", j.Unit, "error", err)
 	}
 	told := message{Unit: j.Unit, Exit: &exit}
@@ -175,10 +175,10 @@ func (k *keeper) ended(j *kept, ws syscall.WaitStatus) {
 	}
 	dir := j.dir
 	k.kills.Go(func() {
-		if err := worktypes.SyncExit(dir); err != nil {
+		if err := k.records.SyncExit(dir); err != nil {
 			k.log.Error("cannot sync the exit record", "dir", dir, "error", err)
 			return
 		}
-		k.forget(j.Unit) // the record tells
+		k.drop(j.Unit) // the record tells
 	})
 }

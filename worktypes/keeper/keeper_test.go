@@ -283,10 +283,10 @@ func TestErrorsOfAStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	c := client(t, dir, "1")
-	unit := filepath.Join(dir, "unit")
-	os.Mkdir(unit, 0o700)
-	os.WriteFile(filepath.Join(unit, "stdout"), nil, 0o600)
-	l := worktypes.Launch{Unit: worktypes.NewID(), Dir: unit, Argv: []string{"no-such-program"}, Env: []string{"PATH=/bin"}}
+	id := worktypes.NewID()
+	unit := filepath.Join(dir, "units", id)
+	os.Mkdir(filepath.Dir(unit), 0o700)
+	l := worktypes.Launch{Unit: id, Dir: unit, Argv: []string{"no-such-program"}, Env: []string{"PATH=/bin"}}
 	if _, err := c.Start(l); err == nil || !strings.Contains(err.Error(), "no-such-program") {
 		t.Errorf("start: %v", err)
 	}

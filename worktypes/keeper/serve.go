@@ -37,6 +37,7 @@ type keeper struct {
 	version string
 	log     *slog.Logger
 	cgroups *cgroups
+	records *worktypes.Records
 	idle    chan struct{} // a value when there may be nothing left to do
 	kills   sync.WaitGroup
 
@@ -52,7 +53,6 @@ type kept struct {
 	dir    string
 	cgroup string          // its directory; empty: none
 	family *process.Family // for where there is no cgroup
-	record *os.File        // worktypes.AppendExit writes to it
 	stdout *os.File
 }
 
@@ -77,8 +77,12 @@ func Serve(dataDir, version string, ready func()) error {
 	if err != nil {
 		return err
 	}
+	records, err := worktypes.OpenRecords(dataDir)
+	if err != nil {
+		return err
+	}
 	k := &keeper{
-		place: p, version: version, log: slog.New(slog.NewTextHandler(logFile, nil)), cgroups: openCgroups(dataDir),
+		place: p, version: version, records: records, log: slog.New(slog.NewTextHandler(logFile, nil)), cgroups: openCgroups(dataDir),
 		idle: make(chan struct{}, 1), jobs: map[string]*kept{}, pids: map[int]*kept{}, nodes: map[*connection]struct{}{},
 	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -242,7 +246,9 @@ func (k *keeper) do(c *connection, r request) {
 		})
 		return
 	case opForget:
-		k.forget(r.Unit)
+		if k.drop(r.Unit) {
+			k.records.Forget(r.Unit)
+		}
 		return
 	case opQuit:
 		k.quit(c, answer)
@@ -298,14 +304,18 @@ func (j *kept) interrupt() error {
 	return nil
 }
 
-// forget drops a job that has ended and whose end is written down for good.
-func (k *keeper) forget(unit string) {
+// drop drops a job that has ended and whose end is written down for good; false: it
+// has not ended.
+func (k *keeper) drop(unit string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if j := k.jobs[unit]; j != nil && j.Exit != nil {
-		delete(k.jobs, unit)
-		worktypes.CloseFiles(j.record, j.stdout)
-		k.cgroups.remove(j.cgroup)
+	defer k.look()
+	j := k.jobs[unit]
+	if j == nil || j.Exit == nil {
+		return j == nil
 	}
-	k.look()
+	delete(k.jobs, unit)
+	j.stdout.Close()
+	k.cgroups.remove(j.cgroup)
+	return true
 }

@@ -124,8 +124,7 @@ func (t *task) Kill(ctx context.Context) error {
 func (t *task) Forget() {
 	if o := t.lost(); o != nil {
 		o.Forget()
-	} else {
-		t.c.send(&request{Op: opForget, Unit: t.unit}, nil)
 	}
+	t.c.Forget(t.unit)
 	t.c.drop(t.unit)
 }
