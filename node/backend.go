@@ -156,7 +156,8 @@ func nodeStatus(info routing.NodeInfo) control.NodeStatus {
 func costOf(sum uint64) float64 { return float64(sum) / float64(routing.CostUnit) }
 
 // advertisements are the services that a node has told of. Receptor's users
-// take the Time for when the node was last seen.
+// take the Time for when the node was last seen, and look for the control service: a
+// node that has none, or tells nobody of it, is to be seen all the same.
 func advertisements(info routing.NodeInfo) []control.Advertisement {
 	seen := time.Now()
 	if !info.Reachable {
@@ -171,7 +172,7 @@ func advertisements(info routing.NodeInfo) []control.Advertisement {
 		}
 		all = append(all, ad)
 	}
-	if !told && info.Leaf { // it tells nobody of its services, and is to be seen all the same
+	if !told {
 		all = append(all, control.Advertisement{NodeID: string(info.ID), Service: "control", Time: seen, ConnType: connStream,
 			Tags: map[string]string{"type": "Control Service"}, WorkCommands: nodeStatus(info).WorkTypes})
 	}

@@ -161,6 +161,7 @@ func TestControlProtocol(t *testing.T) {
 		`{"command":"work","subcommand":"submit","node":"b","worktype":"cat","secret_x":"y"}`:       `ERROR: work submit: secret_x: .*tlsclient.*`,
 		`{"command":"work","subcommand":"submit","node":"b","worktype":"cat","tlsclient":"nobody"}`: `ERROR: work submit: there is no tls-client "nobody".*`,
 		`{"command":"work","subcommand":"submit","node":"b","worktype":"cat","params":["a"]}`:       `ERROR: "params" must be a string`,
+		`{"command":"work","subcommand":"submit","node":"a","worktype":"cat","TTL":"5s"}`:           `ERROR: .*takes no "TTL".*`,
 		`{"command":"work","subcommand":"results","unitid":"x","startpos":"y"}`:                     `ERROR: unknown work unit x`,
 	} {
 		c.expect(request, want)
@@ -263,8 +264,10 @@ func TestAdvertisementsOfIdleNodes(t *testing.T) {
 			over := make(chan struct{})
 			go func() { defer close(over); m.Run(ctx) }()
 			synctest.Wait()
-			if err := m.Advertise(ctx, []routing.Service{{Name: "control", ConnType: 1, Tags: map[string]string{"type": "Control Service"}}}, nil); err != nil {
-				t.Fatal(err)
+			if c.ID == "a" { // b has no control service, and a leaf tells nobody
+				if err := m.Advertise(ctx, []routing.Service{{Name: "control", ConnType: 1, Tags: map[string]string{"type": "Control Service"}}}, nil); err != nil {
+					t.Fatal(err)
+				}
 			}
 			return m, func() { stop(); <-over }
 		}
@@ -281,7 +284,7 @@ func TestAdvertisementsOfIdleNodes(t *testing.T) {
 			}
 			times = map[string]time.Time{}
 			for _, ad := range s.Advertisements {
-				if _, twice := times[ad.NodeID]; twice || ad.Service != "control" {
+				if _, twice := times[ad.NodeID]; twice || ad.Service != "control" || ad.ConnType != 1 || ad.Tags["type"] != "Control Service" {
 					t.Errorf("advertisement %+v", ad)
 				}
 				times[ad.NodeID] = ad.Time

@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,12 +22,12 @@ func (r *Request) Name(names ...string) {
 	}
 }
 
-// Others returns the parameters but for those named, in lower case. The error
+// Others returns the parameters but for those named. The error
 // says that one is no string; null is left out.
 func (r *Request) Others(but ...string) (map[string]string, error) {
 	others := map[string]string{}
 	for _, name := range slices.Sorted(maps.Keys(r.params)) {
-		if slices.Contains(but, strings.ToLower(name)) || r.params[name] == nil {
+		if slices.Contains(but, name) || r.params[name] == nil {
 			continue
 		}
 		v, err := r.String(name)
