@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -105,11 +106,18 @@ func unitEnd(ctx context.Context, c *work.Client, job *work.Job) error {
 }
 
 func newWorkEnd(use, short string) *cobra.Command {
-	return unitCommand(use, short, func(ctx context.Context, c *work.Client, unit string, _ bool) error {
+	return unitCommand(use, short, func(ctx context.Context, c *work.Client, unit string, asJSON bool) error {
+		var err error
+		done := "released"
 		if use == "release" {
-			return c.Release(ctx, unit)
+			err = c.Release(ctx, unit)
+		} else {
+			done = "cancelled"
+			_, err = c.Cancel(ctx, unit)
 		}
-		_, err := c.Cancel(ctx, unit)
+		if err == nil && asJSON {
+			err = json.NewEncoder(os.Stdout).Encode(map[string]string{done: c.Node + "/" + unit}) // as the control socket has it
+		}
 		return err
 	})
 }
@@ -165,6 +173,7 @@ type workSubmit struct {
 	payload string
 	ttl     time.Duration
 	detach  bool
+	json    bool
 	sign    bool
 }
 
@@ -182,10 +191,23 @@ func newWorkSubmit() *cobra.Command {
 	f.DurationVar(&s.ttl, "ttl", 0, "do not start the unit later than this (default: no limit)")
 	f.BoolVar(&s.sign, "sign", false, "sign the work: with your identity, or with --socket with that of its node")
 	f.BoolVar(&s.detach, "detach", false, "print NODE/UNIT when the unit is started, or stored with --socket, and leave it")
+	f.BoolVar(&s.json, "json", false, "with --detach: JSON instead of NODE/UNIT")
 	return cmd
 }
 
+// left tells of a unit that is left to itself.
+func (s *workSubmit) left(node, unit string) error {
+	if s.json {
+		return json.NewEncoder(os.Stdout).Encode(map[string]string{"node": node, "unit": unit})
+	}
+	_, err := fmt.Printf("%s/%s\n", node, unit)
+	return err
+}
+
 func (s *workSubmit) run(ctx context.Context, node, kind string) error {
+	if s.json && !s.detach {
+		return &usageError{errors.New("--json is for --detach: else the output is the job's")}
+	}
 	params := map[string]string{}
 	for _, p := range s.params {
 		key, value, ok := strings.Cut(p, "=")
@@ -231,8 +253,7 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 	}
 	if s.detach {
 		job.Close()
-		fmt.Printf("%s/%s\n", node, spec.ID)
-		return nil
+		return s.left(node, spec.ID)
 	}
 	return workError(unitEnd(ctx, c, job))
 }
@@ -269,8 +290,7 @@ func (s *workSubmit) store(ctx context.Context, node, kind string, params map[st
 		return err
 	}
 	if s.detach {
-		fmt.Printf("%s/%s\n", c.NodeID(), unit)
-		return nil
+		return s.left(c.NodeID(), unit)
 	}
 	w, done, err := s.access.workOf(ctx, c.NodeID())
 	if err != nil {

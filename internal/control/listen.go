@@ -37,6 +37,9 @@ func listenUnix(path string, perm fs.FileMode) (net.Listener, error) {
 	}
 	// Two nodes that start at once may both find the same dead socket. The
 	// lock makes the second one see the live socket of the first.
+	if n := len(path); n > maxSocketPath {
+		return nil, fmt.Errorf("the path is too long by %d bytes for a unix socket", n-maxSocketPath)
+	}
 	unlock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
@@ -54,10 +57,7 @@ func listenUnix(path string, perm fs.FileMode) (net.Listener, error) {
 	}
 	defer os.RemoveAll(private)
 	hidden := filepath.Join(private, "s")
-	if n := max(len(path), len(hidden)); n > maxSocketPath {
-		return nil, fmt.Errorf("the path is too long by %d bytes for a unix socket", n-maxSocketPath)
-	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
+	ln, err := bind(private, "s")
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +68,17 @@ func listenUnix(path string, perm fs.FileMode) (net.Listener, error) {
 		return nil, err
 	}
 	return &unixListener{UnixListener: ln, path: path, info: info}, nil
+}
+
+// bind listens on a socket in a folder, by a short name: the folder's own may be too
+// long where that of the socket in the end is not.
+func bind(dir, name string) (*net.UnixListener, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return net.ListenUnix("unix", &net.UnixAddr{Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name), Net: "unix"})
 }
 
 // publish moves a socket to where clients look for it.

@@ -135,3 +135,34 @@ func TestListenUnixCloseKeepsASuccessor(t *testing.T) {
 		t.Errorf("the successor's socket is gone: %v", err)
 	}
 }
+
+// The longest path that clients can dial is one to listen on, whatever its folder's
+// share in it.
+func TestListenUnixAtTheLongestPath(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if len(dir) > 90 {
+		t.Skipf("%s is too long to begin with", dir)
+	}
+	dir = filepath.Join(dir, strings.Repeat("d", maxSocketPath-len(dir)-len("//s")))
+	for name, ok := range map[string]bool{"s": true, "ss": false} {
+		ln, err := ListenUnix(filepath.Join(dir, name), 0o600)
+		if !ok {
+			if err == nil || !strings.Contains(err.Error(), "the path is too long by 1 bytes") {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		conn, err := net.Dial("unix", filepath.Join(dir, name))
+		if err != nil {
+			t.Error(err)
+		} else {
+			conn.Close()
+		}
+		ln.Close()
+	}
+}
