@@ -57,6 +57,7 @@ type auditLine struct {
 // because it is another's is in the log and the counters as well.
 func (n *Node) audited(e remote.Event) {
 	n.audit.write(e)
+	n.requests.count(e.Action, e.Err)
 	if e.Action == "submit" && errors.Is(e.Err, worktypes.ErrTooLarge) { // the payload of a work-policy: it shows only as the bytes come
 		n.refused.count(policy.Work)
 		n.log.Warn("refused by the policy", "peer", e.Peer, "from", e.From, "what", policy.Work, "name", e.Type, "unit", fmt.Sprintf("%.64s", e.Unit), "why", e.Err)

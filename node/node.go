@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -70,22 +71,25 @@ const (
 
 // Node is a node whose parts are made and whose listeners are bound.
 type Node struct {
-	cfg     *config.Config
-	log     *slog.Logger
-	version string
-	worker  string
-	mesh    *mesh.Mesh
-	work    *worktypes.Manager
-	forward *remote.Forwarder
-	audit   *auditLog
-	policy  *policy.Policy
-	refused refusals
-	signing signing
-	legacy  *legacy // nil: none
-	types   []routing.WorkType
-	control *control.Server
-	sockets []net.Listener // control sockets on this host
-	drain   chan time.Duration
+	cfg      *config.Config
+	log      *slog.Logger
+	version  string
+	worker   string
+	mesh     *mesh.Mesh
+	work     *worktypes.Manager
+	forward  *remote.Forwarder
+	audit    *auditLog
+	policy   *policy.Policy
+	refused  refusals
+	requests requests
+	metrics  net.Listener // nil: none
+	leaving  atomic.Bool  // it stops
+	signing  signing
+	legacy   *legacy // nil: none
+	types    []routing.WorkType
+	control  *control.Server
+	sockets  []net.Listener // control sockets on this host
+	drain    chan time.Duration
 
 	services services
 
@@ -160,7 +164,7 @@ func New(ctx context.Context, cfg *config.Config, opt Options) (_ *Node, err err
 	if err := n.listenControl(ctx); err != nil {
 		return nil, err
 	}
-	return n, nil
+	return n, n.openMetrics(ctx)
 }
 
 // Addrs returns the addresses that peers can dial, as scheme://address.
@@ -216,6 +220,7 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 		stop()
 		return errors.Join(err, g.Wait())
 	}
+	g.Go(func() error { return n.serveMetrics(running) })
 	n.startServices(running)
 	g.Go(n.waitServices)
 	if err := n.serveIdentity(running, g); err != nil {
@@ -248,6 +253,7 @@ func (n *Node) Run(ctx context.Context, ready func(addrs []string)) error {
 // gone another way, for at most bound.
 func (n *Node) leave(ctx context.Context, bound time.Duration) {
 	n.log.Info("node stops", "node", n.cfg.Node.ID)
+	n.leaving.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	if left := n.mesh.Drain(ctx); left > 0 {
@@ -327,6 +333,9 @@ func acceptAll(ctx context.Context, l *mesh.Listener, handle func(context.Contex
 func (n *Node) close() {
 	for _, s := range n.sockets {
 		s.Close()
+	}
+	if n.metrics != nil {
+		n.metrics.Close()
 	}
 	n.closeServices()
 	if n.mesh != nil {

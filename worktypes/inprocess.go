@@ -20,6 +20,7 @@ func newInProcess(dataDir string) (Keeper, error) {
 }
 
 func (inProcess) Outlives() bool       { return false }
+func (inProcess) Up() bool             { return true }
 func (k inProcess) Close() error       { return k.records.Close() }
 func (k inProcess) Forget(unit string) { k.records.Forget(unit) }
 

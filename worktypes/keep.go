@@ -27,6 +27,8 @@ type Keeper interface {
 	Forget(unit string)
 	// Outlives reports whether jobs go on when the Manager is closed.
 	Outlives() bool
+	// Up reports whether the keeper is there; the next start brings one up.
+	Up() bool
 	// Close lets go of the keeper.
 	Close() error
 }

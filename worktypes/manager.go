@@ -380,6 +380,22 @@ func (m *Manager) List() []Status {
 	return list
 }
 
+// Stats is how a Manager fares.
+type Stats struct {
+	Units   map[State]int // how many there are; all states are there
+	Journal journal.Stats
+	Keeper  bool // the keeper is there; see Keeper.Up
+}
+
+// Stats tells how the Manager fares.
+func (m *Manager) Stats() Stats {
+	s := Stats{Units: map[State]int{Pending: 0, Running: 0, Succeeded: 0, Failed: 0, Canceled: 0}, Journal: m.journal.Stats(), Keeper: m.keeper.Up()}
+	for _, u := range m.all() {
+		s.Units[u.Status().State]++
+	}
+	return s
+}
+
 // Watch returns a channel that gives the unit's status now and after each
 // change of state. A receiver that is slow gets the latest, not each. The channel is
 // closed after a terminal state, when ctx is over and when the Manager is

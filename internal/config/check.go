@@ -31,6 +31,7 @@ func check(c *Config, rep *report, hostname func() (string, error)) {
 	checkDuplicates(c, rep)
 	checkWorkPolicies(c, rep)
 	checkLegacyControl(c, rep)
+	checkMetrics(c, rep)
 }
 
 // defaultID uses the host's name when the file has no id. A wrong id in the

@@ -47,6 +47,7 @@ type Config struct {
 	WorkSigning      WorkSigning
 	WorkVerification WorkVerification
 	LegacyControl    LegacyControl
+	Metrics          Metrics
 
 	// Warnings are for the log at start: what the file says that has no
 	// effect or looks like a mistake. Each names the file and the line.

@@ -30,6 +30,8 @@ func table() []item {
 		{name: "work-command", build: buildWorkCommand},
 		{name: "legacy-control", main: "filename", once: true, ours: true, build: buildLegacyControl},
 
+		{name: "metrics", main: "listen", once: true, ours: true, build: buildMetrics},
+
 		{name: "trace", any: true, build: noEffect("messages are not traced; log-level debug tells most")},
 		{name: "work-python", any: true, build: noEffect("work in a Python module is not run; use work-command")},
 		{name: "ip-router", any: true, build: noEffect("no IP interface is made")},

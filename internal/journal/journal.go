@@ -71,7 +71,8 @@ type Journal struct {
 	queue  [][]Change   // each all or none
 	wait   []chan error // who wants to know of the queue's end
 	hurry  bool         // somebody waits, or waited long enough
-	timer  *time.Timer  // sets hurry; nil while nothing is put Later
+	stats  Stats
+	timer  *time.Timer // sets hurry; nil while nothing is put Later
 	closed bool
 }
 
@@ -194,6 +195,9 @@ func (j *Journal) commit() {
 		}
 		j.mu.Unlock()
 		err := j.write(queue)
+		j.mu.Lock()
+		j.stats.Failed = err
+		j.mu.Unlock()
 		for _, done := range wait {
 			done <- err
 		}
@@ -224,9 +228,25 @@ func (j *Journal) write(queue [][]Change) error {
 			j.put(c, places[i])
 		}
 		j.data.Unlock()
+		j.mu.Lock()
+		j.stats.Commits++
+		j.mu.Unlock()
 		queue = queue[n:]
 	}
 	return nil
+}
+
+// Stats is how a journal has fared since it was opened.
+type Stats struct {
+	Commits uint64 // to the disk; each may have served many
+	Failed  error  // of the last one; nil: it is on the disk
+}
+
+// Stats tells how the journal has fared.
+func (j *Journal) Stats() Stats {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.stats
 }
 
 // Get returns a record, nil when there is none. The error wraps ErrDamaged.

@@ -82,6 +82,13 @@ func Open(dataDir string, opt Options) (*Client, error) {
 // Outlives implements worktypes.Keeper.
 func (c *Client) Outlives() bool { return true }
 
+// Up implements worktypes.Keeper.
+func (c *Client) Up() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn != nil
+}
+
 // Close lets go of the keeper, which stays for as long as it has jobs. One that
 // has none is gone when it returns.
 func (c *Client) Close() error {
