@@ -358,7 +358,7 @@ func gate(t *testing.T) (path string, open func()) {
 	return path, func() { _ = os.WriteFile(path, []byte("\n"), 0) }
 }
 
-func (h *home) stdout(id string) string { return filepath.Join(h.dir, "units", id, "stdout") }
+func (h *home) stdout(id string) string { return filepath.Join(h.dir, "units", id+".stdout") }
 
 // A job that truncates its output is not ended by that, and its end is not lost.
 func TestForwardedJobTruncatesItsOutput(t *testing.T) {
