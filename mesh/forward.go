@@ -1,9 +1,11 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"time"
@@ -198,8 +200,8 @@ func (n *neighbour) open(ctx context.Context, open wire.Open, answer *wire.Answe
 	return counted, err
 }
 
-// nextHops lists the neighbours to try for an Open, best first. Ways of equal
-// cost take turns.
+// nextHops lists the neighbours to try for an Open, best first. Among ways of
+// equal cost the one to begin with is left to chance, at every node anew.
 func (m *Mesh) nextHops(open wire.Open) []*neighbour {
 	barred := func(id routing.NodeID) bool {
 		return id != open.To && (slices.Contains(open.Path, id) || slices.Contains(open.Avoid, id))
@@ -207,12 +209,8 @@ func (m *Mesh) nextHops(open wire.Open) []*neighbour {
 	if m.cfg.Role != Router {
 		return m.homes(open.To, barred)
 	}
-	table := m.table.Load()
-	ids := table.Route(open.To, barred)
-	if equal := len(table.NextHops(open.To)); equal > 1 && equal <= len(ids) && len(open.Path)+len(open.Avoid) == 1 {
-		turn := int(m.spread.Add(1) % uint64(equal))
-		ids = slices.Concat(ids[turn:equal], ids[:turn], ids[equal:])
-	}
+	ids, best := m.table.Load().Route(open.To, barred)
+	spread(ids[:best])
 	var hops []*neighbour
 	for _, id := range ids {
 		if n := m.neighbour(id); n != nil {
@@ -223,19 +221,28 @@ func (m *Mesh) nextHops(open wire.Open) []*neighbour {
 	return m.suspects.last(time.Now(), hops, open.To)
 }
 
-// homes are the neighbours of a node that has no routes of its own: all know
-// more than it does; the target itself comes first.
-func (m *Mesh) homes(to routing.NodeID, barred func(routing.NodeID) bool) []*neighbour {
-	var hops []*neighbour
-	for _, n := range m.allNeighbours() {
-		switch {
-		case n.hello.Role != Router || barred(n.id):
-		case n.id == to:
-			hops = slices.Insert(hops, 0, n)
-		default:
-			hops = append(hops, n)
-		}
+// spread turns a list of equals by chance: each has the same share of streams,
+// whatever the order in which they are opened.
+func spread[T any](equals []T) {
+	if len(equals) > 1 {
+		turn := rand.IntN(len(equals))
+		copy(equals, slices.Concat(equals[turn:], equals[:turn]))
 	}
+}
+
+// homes are the neighbours of a node that has no routes of its own: all know
+// more than it does. The target itself comes first, then those with the cheapest
+// links, which share the streams.
+func (m *Mesh) homes(to routing.NodeID, barred func(routing.NodeID) bool) []*neighbour {
+	hops := slices.DeleteFunc(m.allNeighbours(), func(n *neighbour) bool { return n.hello.Role != Router || barred(n.id) })
+	spread(hops)
+	price := func(n *neighbour) routing.Cost {
+		if n.id == to {
+			return 0
+		}
+		return n.cost
+	}
+	slices.SortStableFunc(hops, func(a, b *neighbour) int { return cmp.Compare(price(a), price(b)) })
 	return hops
 }
 

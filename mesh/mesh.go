@@ -119,7 +119,6 @@ type Mesh struct {
 	log      *slog.Logger
 	nonce    []byte
 	members  *members         // nil without an identity
-	spread   atomic.Uint64    // picks among ways of equal cost
 	floods   atomic.Uint64    // routing messages sent, for tests and status
 	ends     *secure.Identity // towards the other ends of streams
 	budget   *session.Budget

@@ -3,6 +3,7 @@ package routing
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -129,8 +130,8 @@ func step(t *testing.T, c *Core, r *bytesReader, now time.Time) {
 		if n.ID != "self" && n.Reachable != (hops != nil) {
 			t.Fatalf("%+v has next hops %v", n, hops)
 		}
-		if route := table.Route(n.ID, nil); len(route) < len(hops) {
-			t.Fatalf("to %s next hops %v, but the route is %v", n.ID, hops, route)
+		if route, best := table.Route(n.ID, nil); !slices.Equal(route[:best], hops) {
+			t.Fatalf("to %s next hops %v, but the best of the route are %v of %v", n.ID, hops, best, route)
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (s *script) command(f []string) error {
 		}
 		return nil
 	case "route":
-		hops := n.core.Table().Route(b, func(id NodeID) bool { return id == arg(3) })
+		hops, _ := n.core.Table().Route(b, func(id NodeID) bool { return id == arg(3) })
 		s.printf("%v", hops)
 		return nil
 	case "amnesia":

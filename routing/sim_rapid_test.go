@@ -275,9 +275,12 @@ func (o *oracle) check(r *rapid.T) {
 		for _, w := range ways {
 			route = append(route, w.hop)
 		}
-		got := table.Route(ids[j], func(id NodeID) bool { return id == ids[avoided] })
+		got, best := table.Route(ids[j], func(id NodeID) bool { return id == ids[avoided] })
 		if !slices.Equal(got, route) {
 			r.Fatalf("route to %s avoiding %s: %v, want %v", ids[j], ids[avoided], got, route)
+		}
+		if n := len(slices.DeleteFunc(ways, func(w way) bool { return w.dist > ways[0].dist })); best != n {
+			r.Fatalf("route to %s avoiding %s: %d of %v cost the same, want %d", ids[j], ids[avoided], best, got, n)
 		}
 	}
 }

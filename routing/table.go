@@ -177,14 +177,14 @@ func (t *Table) Cost(dest NodeID) (uint64, bool) {
 // passing this node again or a node for which avoid (which may be nil) is true,
 // the cheapest first and those of equal cost by id. A draining node is passed
 // where there is no other way. It is nil when there is no path, when dest
-// itself is avoided, and for this node itself.
-func (t *Table) Route(dest NodeID, avoid func(NodeID) bool) []NodeID {
+// itself is avoided, and for this node itself. The first best of them cost the same.
+func (t *Table) Route(dest NodeID, avoid func(NodeID) bool) (hops []NodeID, best int) {
 	if avoid == nil {
 		avoid = func(NodeID) bool { return false }
 	}
 	n, l := t.find(dest)
 	if n == t.graph.self || n < 0 && l == nil || avoid(dest) {
-		return nil
+		return nil, 0
 	}
 	skip := make([]bool, len(t.graph.ids))
 	for i, id := range t.graph.ids {
@@ -207,13 +207,16 @@ func (t *Table) Route(dest NodeID, avoid func(NodeID) bool) []NodeID {
 	}
 	ways = append(ways, t.waysTo(n, starts, skip)...)
 	slices.SortFunc(ways, way.compare)
-	var hops []NodeID
 	for _, w := range ways {
-		if !slices.Contains(hops, w.hop) {
-			hops = append(hops, w.hop)
+		if slices.Contains(hops, w.hop) {
+			continue
+		}
+		hops = append(hops, w.hop)
+		if w.dist == ways[0].dist {
+			best++
 		}
 	}
-	return hops
+	return hops, best
 }
 
 // way is a first hop and what the path costs that begins with it.
