@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/admission"
@@ -17,7 +18,7 @@ type boundListener struct {
 	part
 	link.Listener
 	mesh   *Mesh
-	cfg    ListenerConfig
+	cfg    atomic.Pointer[ListenerConfig]
 	scheme string
 }
 
@@ -31,7 +32,9 @@ func (m *Mesh) bind(ctx context.Context, cfg ListenerConfig) (*boundListener, er
 		return nil, &ListenError{cfg.Address, err}
 	}
 	scheme, _, _ := strings.Cut(cfg.Address, "://")
-	return &boundListener{part: newPart(cfg.Address), Listener: l, mesh: m, cfg: cfg, scheme: scheme}, nil
+	b := &boundListener{part: newPart(cfg.Address), Listener: l, mesh: m, scheme: scheme}
+	b.cfg.Store(&cfg)
+	return b, nil
 }
 
 // bound is where the listener really is.
@@ -65,7 +68,7 @@ func (l *boundListener) run(ctx context.Context) error {
 		})
 		links.Go(func() {
 			defer k.Close()
-			n, err := m.welcomed(ctx, k, l.cfg)
+			n, err := m.welcomed(ctx, k, *l.cfg.Load())
 			unknown.Leave(place)
 			if errors.Is(err, link.ErrOther) {
 				return

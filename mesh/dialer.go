@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/identity"
@@ -31,7 +32,7 @@ const (
 type dialer struct {
 	part
 	mesh  *Mesh
-	peer  PeerConfig
+	peer  atomic.Pointer[PeerConfig]
 	ways  []way         // the best first
 	tried chan struct{} // closed when the first attempt, or its link, has ended
 
@@ -50,7 +51,8 @@ type way struct {
 }
 
 func (m *Mesh) newDialer(p PeerConfig) (*dialer, error) {
-	d := &dialer{part: newPart(p.Address), mesh: m, peer: p, tried: make(chan struct{})}
+	d := &dialer{part: newPart(p.Address), mesh: m, tried: make(chan struct{})}
+	d.peer.Store(&p)
 	for _, address := range p.all() {
 		transport, addr, err := m.transport(address, p.Options)
 		if err != nil {
@@ -95,7 +97,7 @@ func (d *dialer) run(ctx context.Context) error {
 			brief++
 		}
 		d.note(err)
-		if d.peer.Once || ctx.Err() != nil {
+		if d.peer.Load().Once || ctx.Err() != nil {
 			return nil
 		}
 		if superseded(err) {
@@ -166,7 +168,7 @@ func (d *dialer) greet(ctx context.Context, a attempt, more bool) (*neighbour, e
 		defer cancel()
 		ctx = short
 	}
-	n, err := d.mesh.greet(ctx, a.link, d.peer)
+	n, err := d.mesh.greet(ctx, a.link, *d.peer.Load())
 	if err != nil {
 		a.link.Close()
 		return nil, err

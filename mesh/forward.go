@@ -240,7 +240,7 @@ func (m *Mesh) homes(to routing.NodeID, barred func(routing.NodeID) bool) []*nei
 		if n.id == to {
 			return 0
 		}
-		return n.cost
+		return n.cost()
 	}
 	slices.SortStableFunc(hops, func(a, b *neighbour) int { return cmp.Compare(price(a), price(b)) })
 	return hops

@@ -74,10 +74,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 	if err != nil {
 		return nil, err
 	}
-	cost := cfg.Cost
-	if c, ok := cfg.NodeCost[hello.ID]; ok {
-		cost = c
-	}
+	cost := cfg.wish(hello.ID)
 	n := m.newNeighbour(l, control, hello, cost, false)
 	n.member = member
 	if err := m.mayJoin(ctx, n); err != nil {
@@ -126,7 +123,7 @@ func (m *Mesh) sendHello(control net.Conn, cost routing.Cost) error {
 	}
 	frame, err := wire.Hello{
 		Protocol: wire.Protocol, ID: m.cfg.ID, Epoch: m.epoch.Load(), Nonce: m.nonce, Role: m.cfg.Role,
-		Cost: cost, Software: m.cfg.Software, Insecure: m.cfg.Insecure,
+		Cost: cost, Features: []string{featureCost}, Software: m.cfg.Software, Insecure: m.cfg.Insecure,
 	}.Append(nil)
 	if err != nil {
 		return err
@@ -242,12 +239,8 @@ func sendGoAway(l link.Link, control net.Conn, g wire.GoAway) {
 }
 
 func (m *Mesh) newNeighbour(l link.Link, control net.Conn, hello wire.Hello, wish routing.Cost, dialled bool) *neighbour {
-	cost := max(wish, hello.Cost)
-	if cost == 0 {
-		cost = routing.CostUnit
-	}
 	return &neighbour{
-		mesh: m, link: l, control: control, hello: hello, id: hello.ID, cost: cost,
+		mesh: m, link: l, control: control, hello: hello, id: hello.ID, wish: wish, peersWish: hello.Cost,
 		dialled: dialled, since: time.Now(), out: newOutbox(), beats: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 }

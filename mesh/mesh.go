@@ -390,7 +390,7 @@ func (m *Mesh) unattached(late error) error {
 	for _, d := range dialers {
 		err := d.failure()
 		if err == nil && late != nil {
-			err = &PeerError{Address: d.peer.Address, Err: late}
+			err = &PeerError{Address: d.address, Err: late}
 		}
 		if err != nil {
 			errs = append(errs, err)

@@ -48,7 +48,6 @@ type neighbour struct {
 	faulted  time.Time
 	adverts  adverts // owned by readControl
 	id       routing.NodeID
-	cost     routing.Cost
 	dialled  bool          // by this node
 	rtt      time.Duration // of the handshake
 	since    time.Time
@@ -62,6 +61,8 @@ type neighbour struct {
 
 	mu  sync.Mutex
 	end error // why the link ended, the first cause
+	// What either end wishes the link to cost; 0: no wish.
+	wish, peersWish routing.Cost
 }
 
 // run registers the neighbour and keeps it until its link ends or ctx does.
@@ -71,12 +72,12 @@ func (n *neighbour) run(ctx context.Context) error {
 		return err
 	}
 	m := n.mesh
-	m.log.Info("link up", "node", n.id, "address", n.link.RemoteAddr(), "role", n.hello.Role, "cost", n.cost)
+	m.log.Info("link up", "node", n.id, "address", n.link.RemoteAddr(), "role", n.hello.Role, "cost", n.cost())
 	switch {
 	case n.routers():
 		m.change(ctx, func(c *routing.Core, now time.Time) {
 			if m.neighbour(n.id) == n { // else the link that took over has told it
-				c.AddLink(now, n.id, n.cost)
+				c.AddLink(now, n.id, n.cost())
 			}
 		})
 	case m.cfg.Role == Leaf:
@@ -181,6 +182,9 @@ func (n *neighbour) handle(msg any) error {
 		case n.beats <- struct{}{}:
 		default:
 		}
+		if msg.HasCost {
+			n.wishes(nil, &msg.Cost)
+		}
 		if msg.Ask {
 			n.push(wire.Heartbeat{})
 		}
@@ -227,7 +231,7 @@ func (n *neighbour) attach(msg wire.Attach) {
 		if m.neighbour(n.id) != n {
 			return
 		}
-		c.AddLeaf(now, routing.Attachment{Leaf: n.id, Cost: n.cost, Sig: msg.Sig})
+		c.AddLeaf(now, routing.Attachment{Leaf: n.id, Cost: n.cost(), Sig: msg.Sig})
 	})
 }
 

@@ -2,9 +2,12 @@ package mesh
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // part is a listener or a peer to dial, with the links that it made. It can be
@@ -125,4 +128,48 @@ func (m *Mesh) RemoveListener(ctx context.Context, address string) bool {
 	l.Close()
 	m.end(ctx, &l.part, "the listener was taken out of the configuration")
 	return true
+}
+
+// ChangeListener has the listener at cfg.Address go by the Cost, NodeCost and
+// AllowedPeers of cfg; the links that came in there go on, but for those of peers
+// that are not allowed any more. It returns false when there is no such listener.
+func (m *Mesh) ChangeListener(cfg ListenerConfig) bool {
+	listeners, _ := m.parts()
+	i := slices.IndexFunc(listeners, func(l *boundListener) bool { return l.address == cfg.Address })
+	if i < 0 {
+		return false
+	}
+	now := *listeners[i].cfg.Load()
+	now.Cost, now.NodeCost, now.AllowedPeers = cfg.Cost, cfg.NodeCost, cfg.AllowedPeers
+	listeners[i].cfg.Store(&now)
+	m.adapt(&listeners[i].part, now.AllowedPeers, now.wish)
+	return true
+}
+
+// ChangePeer is ChangeListener for the Cost and AllowedPeers of a peer to dial.
+func (m *Mesh) ChangePeer(p PeerConfig) bool {
+	_, dialers := m.parts()
+	i := slices.IndexFunc(dialers, func(d *dialer) bool { return d.address == p.Address })
+	if i < 0 {
+		return false
+	}
+	now := *dialers[i].peer.Load()
+	now.Cost, now.AllowedPeers = p.Cost, p.AllowedPeers
+	dialers[i].peer.Store(&now)
+	m.adapt(&dialers[i].part, now.AllowedPeers, func(routing.NodeID) routing.Cost { return now.Cost })
+	return true
+}
+
+// adapt has the links of a part go by what has changed of it.
+func (m *Mesh) adapt(p *part, allowed []routing.NodeID, wish func(routing.NodeID) routing.Cost) {
+	for _, n := range m.allNeighbours() {
+		switch {
+		case n.part != p:
+		case len(allowed) > 0 && !slices.Contains(allowed, n.id):
+			n.push(wire.GoAway{Code: wire.CodeForbidden, Node: m.cfg.ID, Reason: fmt.Sprintf("node %s is not among the allowed peers any more", n.id)})
+			time.AfterFunc(partingTime, func() { n.link.Close() })
+		default:
+			n.reprice(wish(n.id))
+		}
+	}
 }

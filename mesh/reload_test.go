@@ -9,6 +9,7 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 func TestPeersComeAndGo(t *testing.T) {
@@ -81,7 +82,7 @@ func TestListenersComeAndGo(t *testing.T) {
 			t.Errorf("the address is not free: %v", err)
 		}
 		n.reach("b", "hub")
-		if c := hub.neighbour("b").cost; c != 7000 {
+		if c := hub.neighbour("b").cost(); c != 7000 {
 			t.Errorf("cost %v", c)
 		}
 		if hub.neighbour("a").since != since {
@@ -132,4 +133,42 @@ func TestPartsOfANodeThatDoesNotRun(t *testing.T) {
 			t.Errorf("add to a stopped node: %v", err)
 		}
 	})
+}
+
+// The cost of a leaf's link changes in place as well; a peer that does not know of
+// that links again.
+func TestACostChangesUnderALink(t *testing.T) {
+	for name, features := range map[string][]string{
+		"known": {"carrier pigeons", featureCost}, "an older peer": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNet(t)
+				hub := n.start("hub")
+				n.start("far", "hub")
+				n.startWith(Config{ID: "edge", Role: Leaf}, "hub")
+				n.reach("far", "edge")
+				link := hub.neighbour("edge")
+				link.hello.Features = features
+				costs := func() (all []routing.Cost) {
+					n.reach("far", "edge")
+					time.Sleep(10 * time.Second)
+					c, _ := n.nodes["far"].table.Load().Cost("edge")
+					return append(all, hub.neighbour("edge").cost(), n.nodes["edge"].neighbour("hub").cost(), routing.Cost(c)-routing.CostUnit)
+				}
+				for _, cost := range []routing.Cost{5000, 2000} {
+					if !hub.ChangeListener(ListenerConfig{Address: "mem://hub", Cost: 1, NodeCost: map[routing.NodeID]routing.Cost{"edge": cost}}) {
+						t.Fatal("there is no such listener")
+					}
+					time.Sleep(partingTime)
+					if got := costs(); got[0] != cost || got[1] != cost || got[2] != cost {
+						t.Errorf("it costs %v, want %v", got, cost)
+					}
+				}
+				if same := hub.neighbour("edge") == link; same != (features != nil) {
+					t.Errorf("the link is the same: %t", same)
+				}
+			})
+		})
+	}
 }

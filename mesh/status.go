@@ -40,14 +40,14 @@ func (m *Mesh) Status() Status {
 		received, sent := n.link.Traffic()
 		s.Links = append(s.Links, LinkStatus{
 			Node: n.id, Role: n.hello.Role, Address: n.link.RemoteAddr().String(), Dialled: n.dialled,
-			Cost: n.cost, RTT: n.rtt, Since: n.since, Streams: int(n.streams.Load()), Received: received, Sent: sent,
+			Cost: n.cost(), RTT: n.rtt, Since: n.since, Streams: int(n.streams.Load()), Received: received, Sent: sent,
 			Software: n.hello.Software, Insecure: n.hello.Insecure,
 		})
 	}
 	_, dialers := m.parts()
 	for _, d := range dialers {
 		if err := d.failure(); err != nil {
-			s.Down = append(s.Down, &PeerError{Address: d.peer.Address, Err: err})
+			s.Down = append(s.Down, &PeerError{Address: d.address, Err: err})
 		}
 	}
 	if m.cfg.Role == Router {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
@@ -41,7 +42,7 @@ func (n *Node) ReloadFile(ctx context.Context) error {
 }
 
 // Reload applies what differs in a configuration: listeners and peers that are
-// new, gone or different, and the log level; and the node's certificate and the
+// new, gone or different (other costs and allowed peers leave their links up), and the log level; and the node's certificate and the
 // mesh's roots as they are on disk. All other links stay up. A
 // *ReloadError says why nothing was changed. Any other error names a listener
 // that could not be bound; if that was a new one nothing has changed either,
@@ -67,8 +68,8 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 	if err != nil {
 		return &ReloadError{ReloadInvalid, err}
 	}
-	gone, added := difference(n.current.Listeners, cfg.Listeners)
-	goneWays, addedWays := difference(n.current.Peers, cfg.Peers)
+	gone, added, changed := compare(n.current.Listeners, cfg.Listeners, sameListener)
+	goneWays, addedWays, changedWays := compare(n.current.Peers, cfg.Peers, samePeer)
 	peers := make([]mesh.PeerConfig, len(addedWays))
 	for i, p := range addedWays {
 		if peers[i], err = n.peerConfig(p); err != nil {
@@ -98,6 +99,12 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 			return addedWays[i].Pos.Errorf("address", "%w", bad)
 		}
 	}
+	for _, l := range changed {
+		n.mesh.ChangeListener(mesh.ListenerConfig{Address: l.URL(), Cost: l.Cost, NodeCost: l.NodeCost, AllowedPeers: l.AllowedPeers})
+	}
+	for _, p := range changedWays {
+		n.mesh.ChangePeer(mesh.PeerConfig{Address: p.Addresses[0], Cost: p.Cost, AllowedPeers: p.AllowedPeers})
+	}
 	n.tellTLS(cfg)
 	for _, w := range cfg.Warnings {
 		n.log.Warn(w)
@@ -110,7 +117,8 @@ func (n *Node) Reload(ctx context.Context, cfg *config.Config) (err error) {
 	err = errors.Join(err, n.finishServices(exchanged, &now))
 	n.current = &now
 	n.log.Info("configuration reloaded", "file", cfg.File,
-		"listeners added", len(added), "listeners removed", len(gone), "peers added", len(addedWays), "peers removed", len(goneWays))
+		"listeners added", len(added), "listeners removed", len(gone),
+		"listeners changed", len(changed), "peers changed", len(changedWays), "peers added", len(addedWays), "peers removed", len(goneWays))
 	return err
 }
 
@@ -188,4 +196,32 @@ next:
 		}
 	}
 	return gone, added
+}
+
+// compare is difference, with what is the same by same, if not equal, apart: as
+// it is after.
+func compare[T any](before, after []T, same func(a, b T) bool) (gone, added, changed []T) {
+	gone, added = difference(before, after)
+	added = slices.DeleteFunc(added, func(a T) bool {
+		i := slices.IndexFunc(gone, func(b T) bool { return same(a, b) })
+		if i >= 0 {
+			gone = slices.Delete(gone, i, i+1)
+			changed = append(changed, a)
+		}
+		return i >= 0
+	})
+	return gone, added, changed
+}
+
+// sameListener tells whether two items differ at most in what a running listener
+// can change.
+func sameListener(a, b config.Listener) bool {
+	a.Cost, a.NodeCost, a.AllowedPeers = b.Cost, b.NodeCost, b.AllowedPeers
+	return config.Equal(a, b)
+}
+
+// samePeer is sameListener for peers.
+func samePeer(a, b config.Peer) bool {
+	a.Cost, a.AllowedPeers = b.Cost, b.AllowedPeers
+	return config.Equal(a, b)
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -22,6 +23,7 @@ import (
 	"github.com/ranvier-mesh/ranvier/mesh/quiclink"
 	"github.com/ranvier-mesh/ranvier/mesh/tcplink"
 	"github.com/ranvier-mesh/ranvier/mesh/wslink"
+	"github.com/ranvier-mesh/ranvier/routing"
 )
 
 // fileNode is a node that runs from a file.
@@ -161,7 +163,7 @@ func TestAStreamRunsThroughAReload(t *testing.T) {
 	}
 
 	// c's link has to go when its listener changes, and comes back
-	hub.edit("cost: 3", "cost: 4")
+	hub.edit("cost: 3", "cost: 4, rate: 1Gbit")
 	if err := hub.reload(); err != nil {
 		t.Fatal(err)
 	}
@@ -185,6 +187,62 @@ func TestAStreamRunsThroughAReload(t *testing.T) {
 		t.Errorf("c's links: %+v", links)
 	}
 	talk()
+}
+
+// Costs and allowed peers change under a link, at both of its ends, in either direction.
+func TestAReloadChangesCostsInPlace(t *testing.T) {
+	first := freePort(t)
+	hub := startFile(t, "hub", "- tcp-listener: {bindaddr: 127.0.0.1, port: "+first+", cost: 3}\n")
+	b := startFile(t, "b", "- tcp-peer: {address: '127.0.0.1:"+first+"', cost: 2}\n")
+	hub.reach("b")
+	since := [2]time.Time{hub.mesh.Status().Links[0].Since, b.mesh.Status().Links[0].Since}
+	for _, step := range []struct {
+		node     *fileNode
+		from, to string
+		cost     float64
+		ends     bool // the link
+	}{
+		{hub, "cost: 3", "cost: 7", 7, false},
+		{hub, "cost: 7", "cost: 1.5", 2, false},
+		{hub, "cost: 1.5", "cost: 1.5, nodecost: {b: 9}", 9, false},
+		{b, "cost: 2", "cost: 12", 12, false},
+		{hub, "cost: 1.5", "cost: 1.5, allowedpeers: [b, c]", 12, false},
+		{hub, "[b, c]", "[c]", 0, true},
+	} {
+		step.node.edit(step.from, step.to)
+		if err := step.node.reload(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, step.to, func() bool {
+			x, y := hub.mesh.Status(), b.mesh.Status()
+			if step.ends {
+				return len(x.Links)+len(y.Links) == 0
+			}
+			return len(x.Links) == 1 && len(y.Links) == 1 && x.Links[0].Cost.Float64() == step.cost && y.Links[0].Cost.Float64() == step.cost &&
+				slices.ContainsFunc(x.Nodes, func(i routing.NodeInfo) bool { return i.ID == "b" && i.Cost == uint64(step.cost*1000) }) &&
+				slices.ContainsFunc(y.Nodes, func(i routing.NodeInfo) bool { return i.ID == "hub" && i.Cost == uint64(step.cost*1000) })
+		})
+		if links := hub.mesh.Status().Links; !step.ends && links[0].Since != since[0] {
+			t.Errorf("%s: the link was made anew", step.to)
+		}
+		if links := b.mesh.Status().Links; !step.ends && links[0].Since != since[1] {
+			t.Errorf("%s: the other end's link was made anew", step.to)
+		}
+	}
+}
+
+// eventually waits for what other goroutines bring about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline, tick := time.After(10*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not so after 10 s: %s", what)
+		}
+	}
 }
 
 func TestAReloadThatFailsChangesNothing(t *testing.T) {

@@ -66,15 +66,20 @@ func (c *Core) AddLink(now time.Time, peer NodeID, cost Cost) {
 	c.touchLinks(c.self)
 }
 
-// SetCost changes the cost of the link to peer, if there is one, without
-// anything being exchanged anew.
+// SetCost changes the cost of the link to peer, a router or a leaf that is
+// attached, if there is one, without anything being exchanged anew.
 func (c *Core) SetCost(now time.Time, peer NodeID, cost Cost) {
 	c.tick(now)
+	cost = min(max(cost, 1), MaxCost)
+	if a, ok := c.attached[peer]; ok {
+		a.Cost = cost
+		c.AddLeaf(now, a)
+	}
 	i, ok := c.findLink(peer)
 	if !ok || c.links[i].cost == cost {
 		return
 	}
-	c.links[i].cost = min(max(cost, 1), MaxCost)
+	c.links[i].cost = cost
 	c.changed = true
 	c.touchLinks(c.self)
 }

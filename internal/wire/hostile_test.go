@@ -160,7 +160,7 @@ func TestWrongTypes(t *testing.T) {
 func knownKeys(t Type) byte {
 	return map[Type]byte{
 		TypeHello: 10, TypeCert: 4, TypeAdvert: 3, TypeAttach: 4, TypeDigest: 2, TypeAck: 1,
-		TypeHeartbeat: 3, TypeGoAway: 3, TypeRevoked: 1, TypeDraining: 1, TypeOpen: 10, TypeAnswer: 7, TypeFin: 2, TypeReset: 3,
+		TypeHeartbeat: 5, TypeGoAway: 3, TypeRevoked: 1, TypeDraining: 1, TypeOpen: 10, TypeAnswer: 7, TypeFin: 2, TypeReset: 3,
 		TypeProgress: 6, TypeResume: 2,
 	}[t]
 }

@@ -114,6 +114,7 @@ func vectors() []vector {
 		{"digest_empty", digest, &routing.Digest{}},
 		{"ack", ack, &routing.Ack{Entries: stamps}},
 		{"heartbeat", heartbeat, Heartbeat{}},
+		{"heartbeat_cost", heartbeat, Heartbeat{Cost: 2500, HasCost: true}},
 		{"heartbeat_hash", heartbeat, Heartbeat{Hash: 0xfedcba9876543210, HasHash: true}},
 		{"goaway", goaway, GoAway{Code: CodeDuplicateID, Node: "a", Reason: "node b is linked already"}},
 		{"revoked", revoked, Revoked{List: []byte{0xa0}}},

@@ -68,7 +68,8 @@ func anyMessage(t *rapid.T, typ Type) any {
 	case TypeAck:
 		return &routing.Ack{Entries: rapid.SliceOfN(anyStamp, 0, 20).Draw(t, "entries")}
 	case TypeHeartbeat:
-		return Heartbeat{Hash: routing.Hash(rapid.Uint64().Draw(t, "hash")), HasHash: rapid.Bool().Draw(t, "has"), Ask: rapid.Bool().Draw(t, "ask")}
+		return Heartbeat{Hash: routing.Hash(rapid.Uint64().Draw(t, "hash")), HasHash: rapid.Bool().Draw(t, "has"), Ask: rapid.Bool().Draw(t, "ask"),
+			Cost: routing.Cost(rapid.Uint32Range(0, uint32(routing.MaxCost)).Draw(t, "cost")), HasCost: rapid.Bool().Draw(t, "has cost")}
 	case TypeGoAway:
 		return GoAway{Code: anyCode.Draw(t, "code"), Node: anyID.Draw(t, "node"), Reason: text(0, MaxReasonLen).Draw(t, "reason")}
 	case TypeRevoked:

@@ -67,6 +67,7 @@ func rules() []rule {
 		{"entries[1]: origin", digest, &routing.Digest{Entries: []routing.Stamp{{Key: routing.Key{Origin: "a"}}, {}}}},
 		{"entries[0]: origin", ack, &routing.Ack{Entries: []routing.Stamp{{Key: routing.Key{Origin: long}}}}},
 		{"node", goaway, GoAway{Code: CodeBusy}},
+		{"cost", heartbeat, Heartbeat{Cost: routing.MaxCost + 1, HasCost: true}},
 		{"nodes", draining, Draining{}},
 		{"nodes", draining, Draining{Nodes: fill(MaxDraining+1, routing.NodeID("n"))}},
 		{"nodes[1]", draining, Draining{Nodes: []routing.NodeID{"a", id}}},
