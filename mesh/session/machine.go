@@ -11,8 +11,9 @@ const (
 	// stall is how long the other end may leave unanswered what must be
 	// answered, before the carrier is taken for a black hole.
 	stall = 3 * time.Second
-	// lasting is how long a carrier has to live to have been of use without a
-	// byte of payload.
+	// idling and lasting are how long a carrier has to live to have been of use
+	// without a byte of payload: where all was answered, and where it was not.
+	idling  = stall
 	lasting = 3 * stall
 	// askFirst and askMost: the dialling end of a stream on which nothing
 	// happens asks whether the way still carries, rarer and rarer.
@@ -53,14 +54,15 @@ type machine struct {
 	overSent, overGot bool
 
 	attached   bool
-	synced     bool      // the other end has said on this carrier what it has
-	broken     time.Time // since when there is no carrier, or none that is synced
-	trouble    time.Time // when the last new break was (detach)
-	gained     uint64    // bytes both ways by then
-	since      time.Time // of the carrier
-	told       bool      // a Progress is due now
-	ackAt      time.Time // one is due then, or with the next data
-	ask, asked bool      // the other end is to be asked; it was and has not answered
+	synced     bool          // the other end has said on this carrier what it has
+	broken     time.Time     // since when there is no carrier, or none that is synced; before that by lost
+	lost       time.Duration // for how long that was so since the last new break (detach)
+	breaks     bool          // there was one
+	gained     uint64        // bytes both ways by then
+	since      time.Time     // of the carrier
+	told       bool          // a Progress is due now
+	ackAt      time.Time     // one is due then, or with the next data
+	ask, asked bool          // the other end is to be asked; it was and has not answered
 	askEvery   time.Duration
 	active     time.Time // when data last moved or an ask went out
 	heard      time.Time // when a frame last came
@@ -82,15 +84,20 @@ func (m *machine) attach(now time.Time, rtt time.Duration, first bool) {
 // detach notes that there is no carrier any more. It tells whether this is a
 // new break: a carrier that was synced, and then brought nothing and did not
 // last, ends none, or somebody on its way could keep the ends at it for ever.
+// Then what was lost before counts, and the time in which an answer was missing.
 func (m *machine) detach(now time.Time) (fresh bool) {
 	m.attached = false
 	if !m.broken.IsZero() {
 		return false
 	}
-	if gain := m.in.got + m.out.acked; gain > m.gained || m.trouble.IsZero() || now.Sub(m.since) >= lasting {
-		m.trouble, m.gained, fresh = now, gain, true
+	gain, lived := m.in.got+m.out.acked, now.Sub(m.since)
+	switch {
+	case !m.breaks, gain > m.gained, lived >= lasting, lived >= idling && m.waiting.IsZero():
+		m.breaks, m.gained, m.lost, fresh = true, gain, 0, true
+	case !m.waiting.IsZero():
+		m.lost += now.Sub(m.waiting)
 	}
-	m.broken = m.trouble
+	m.broken = now.Add(-m.lost)
 	return fresh
 }
 
@@ -222,7 +229,9 @@ func (m *machine) receiveProgress(now time.Time, p wire.Progress) error {
 		return err
 	}
 	m.heard, m.waiting, m.asked = now, time.Time{}, false
-	m.synced, m.broken = true, time.Time{}
+	if m.synced = true; !m.broken.IsZero() {
+		m.lost, m.broken = now.Sub(m.broken), time.Time{}
+	}
 	m.out.limit = max(m.out.limit, p.Limit)
 	m.finAcked = m.finAcked || p.Fin
 	m.closeAck = m.closeAck || p.Closed

@@ -339,6 +339,51 @@ func TestABlackHoleIsLeftInTime(t *testing.T) {
 	}
 }
 
+// A way that comes back at once each time is no way that is gone, however long
+// that goes on and whether or not anything is written meanwhile.
+func TestAnIdleSessionOutlivesFlaps(t *testing.T) {
+	for _, every := range []time.Duration{5 * time.Second, 2 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newSim(64 << 20)
+			for range 2 * GiveUp / every {
+				time.Sleep(every) // in the bubble
+				n.cut()
+			}
+			if err := n.exchange(pattern(1, 1000), pattern(2, 1000), 100, 0); err != nil {
+				t.Errorf("cut every %v: %v", every, err)
+			}
+		})
+	}
+}
+
+// A way on which streams come up and no payload passes is given up all the same.
+func TestAWayThatKeepsThePayloadIsGivenUp(t *testing.T) {
+	now := time.Unix(0, 0)
+	m := machine{dialler: true, giveUp: GiveUp}
+	m.out.limit = 1 << 20
+	m.attach(now, 0, true)
+	m.out.written, m.out.sent = 100, 100 // and never confirmed
+	m.expect(now)
+	for range 100 {
+		now = now.Add(stall)
+		m.detach(now)
+		now = now.Add(10 * time.Millisecond)
+		if m.tick(now) == hopeless {
+			if d := now.Sub(time.Unix(0, 0)); d > GiveUp+4*stall {
+				t.Errorf("given up after %v", d)
+			}
+			return
+		}
+		m.attach(now, 0, false)
+		if err := m.receiveProgress(now, wire.Progress{}); err != nil {
+			t.Fatal(err)
+		}
+		m.out.sent = 100
+		m.expect(now)
+	}
+	t.Error("never given up")
+}
+
 func TestTheSameWayComesBackJustInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newSim(64 << 20)
