@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/wire"
+	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
@@ -115,9 +116,10 @@ func (m *Mesh) openVia(ctx context.Context, open wire.Open) (net.Conn, wire.Answ
 		one, cancel := patience(ctx, i < len(hops)-1 && open.Attempts > 0)
 		stream, err := hop.open(one, open, &answer)
 		late := err != nil && one.Err() == context.DeadlineExceeded
+		untrue := errors.Is(err, wire.ErrMalformed)
 		cancel()
 		answer.Path = slices.Insert(answer.Path, 0, wire.Hop{Node: m.cfg.ID, Micros: uint64(time.Since(start).Microseconds())})
-		if hop.id != open.To && (late && !hop.silent() || errors.Is(err, wire.ErrMalformed)) {
+		if hop.id != open.To && (late && !hop.silent() || untrue) {
 			m.suspects.add(time.Now(), []routing.NodeID{hop.id}, fmt.Sprintf("asked for %s: %v", open.To, err))
 		}
 		switch {
@@ -129,12 +131,15 @@ func (m *Mesh) openVia(ctx context.Context, open wire.Open) (net.Conn, wire.Answ
 				return nil, answer
 			}
 			answer.Attempts = open.Attempts
+		case untrue:
+			answer = m.refusal(open, wire.CodeMalformed, fmt.Sprintf("neighbour %s does not answer as it should: %v", hop.id, err))
+		case errors.Is(err, link.ErrBusy):
+			answer = m.refusal(open, wire.CodeBusy, fmt.Sprintf("neighbour %s: %v", hop.id, err))
 		case err != nil:
 			answer = m.refusal(open, wire.CodeLinkDown, fmt.Sprintf("the link to %s broke: %v", hop.id, err))
-			answer.Attempts = open.Attempts
 		}
 		open.Attempts = min(open.Attempts, answer.Attempts)
-		if !late && !retryable(answer.Code) || open.Attempts == 0 {
+		if !late && !untrue && !retryable(answer.Code) || open.Attempts == 0 {
 			break
 		}
 		open.Attempts--
@@ -193,9 +198,13 @@ func (n *neighbour) open(ctx context.Context, open wire.Open, answer *wire.Answe
 	if t != wire.TypeAnswer {
 		return nil, fmt.Errorf("%w: %v in place of an Answer", wire.ErrMalformed, t)
 	}
-	if *answer, err = wire.ParseAnswer(body); err == nil && (len(answer.Path) == 0 || answer.Path[0].Node != n.id) {
+	switch *answer, err = wire.ParseAnswer(body); {
+	case err != nil:
+	case len(answer.Path) == 0 || answer.Path[0].Node != n.id:
 		// Whatever a neighbour says of the way, it cannot keep itself out of it.
 		err = fmt.Errorf("%w: the Answer's path does not begin with the neighbour", wire.ErrMalformed)
+	case len(open.Path)+len(answer.Path) > wire.MaxPath:
+		err = fmt.Errorf("%w: the Answer's path is longer than a way can be", wire.ErrMalformed)
 	}
 	return counted, err
 }

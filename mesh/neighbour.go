@@ -31,6 +31,8 @@ const (
 	hashEvery = time.Minute
 	// maxStreams bounds the streams that one neighbour may have open here.
 	maxStreams = 16384
+	// busyTime is how long a refusal of one more may take.
+	busyTime = 100 * time.Millisecond
 )
 
 // neighbour is a link whose other end is known. Four goroutines live as long
@@ -406,14 +408,32 @@ func (n *neighbour) acceptStreams(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if n.streams.Add(1) > maxStreams || n.expelled.Load() {
-			n.streams.Add(-1)
+		if n.expelled.Load() {
 			stream.Close()
+			continue
+		}
+		if n.streams.Add(1) > maxStreams {
+			n.streams.Add(-1)
+			n.overfull(stream)
 			continue
 		}
 		go func() {
 			defer n.streams.Add(-1)
 			n.serve(ctx, stream)
 		}()
+	}
+}
+
+// overfull refuses a stream that is one too many, before it has said anything;
+// meanwhile no other one is accepted.
+func (n *neighbour) overfull(stream net.Conn) {
+	defer stream.Close()
+	busy := wire.Answer{
+		Code: wire.CodeBusy, Node: n.mesh.cfg.ID, Reason: fmt.Sprintf("neighbour %s has %d streams open here", n.id, maxStreams),
+		Attempts: wire.MaxAttempts, Path: []wire.Hop{{Node: n.mesh.cfg.ID}},
+	}
+	if frame, err := busy.Append(nil); err == nil {
+		stream.SetWriteDeadline(time.Now().Add(busyTime))
+		stream.Write(frame)
 	}
 }

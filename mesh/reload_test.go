@@ -157,7 +157,7 @@ func TestACostChangesUnderALink(t *testing.T) {
 					return append(all, hub.neighbour("edge").cost(), n.nodes["edge"].neighbour("hub").cost(), routing.Cost(c)-routing.CostUnit)
 				}
 				for _, cost := range []routing.Cost{5000, 2000} {
-					if !hub.ChangeListener(ListenerConfig{Address: "mem://hub", Cost: 1, NodeCost: map[routing.NodeID]routing.Cost{"edge": cost}}) {
+					if !hub.ChangeListener(ListenerConfig{Address: "mem://hub", Cost: routing.CostUnit, NodeCost: map[routing.NodeID]routing.Cost{"edge": cost}}) {
 						t.Fatal("there is no such listener")
 					}
 					time.Sleep(partingTime)

@@ -20,7 +20,8 @@ import (
 // Write leaves open how much was sent, so the stream is of no further use.
 type Link interface {
 	// Open opens a stream. It does not wait for the peer to accept it.
-	// The error wraps ErrClosed when the link is over.
+	// The error wraps ErrClosed when the link is over, ErrBusy when the peer takes
+	// no more streams for now.
 	Open(ctx context.Context) (net.Conn, error)
 	// Accept waits for a stream that the peer opens. The error wraps
 	// ErrClosed when the link is over, and then names the cause where it is known.
@@ -101,6 +102,9 @@ type Authenticated interface {
 // ErrOther is wrapped by the errors of a connection that was for another
 // protocol on the same listener, and has been dealt with.
 var ErrOther = errors.New("the connection was for another protocol")
+
+// ErrBusy is wrapped by the errors of a link that has no room for one more stream.
+var ErrBusy = errors.New("the peer takes no more streams")
 
 // ErrClosed is wrapped by the errors of a link that is over.
 var ErrClosed = errors.New("link closed")

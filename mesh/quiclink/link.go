@@ -27,7 +27,7 @@ type quicLink struct {
 func (l *quicLink) Open(context.Context) (net.Conn, error) {
 	s, err := l.conn.OpenStream()
 	if errors.Is(err, &quic.StreamLimitReachedError{}) {
-		return nil, fmt.Errorf("the peer takes no more streams: %w", err)
+		return nil, fmt.Errorf("%w: %w", link.ErrBusy, err)
 	}
 	if err != nil {
 		return nil, l.closed(err)
