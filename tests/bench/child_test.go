@@ -26,7 +26,7 @@ import (
 // A benchmark of streams runs each node as a process of its own: this program
 // again, told by childEnv what to be. The parent sends orders as lines of JSON and
 // gets a line for each (line_test.go); all that is measured is measured here, by
-// the same code for our nodes and for the reference.
+// the same code for our nodes and for the references.
 
 // childEnv names the environment variable with a child's spec as JSON;
 // profileEnv that of a directory for CPU profiles, one a process.
@@ -37,7 +37,7 @@ const (
 
 // spec is what a child is to be.
 type spec struct {
-	Kind     string   // mesh or reference
+	Kind     string   // mesh, reference or chain
 	ID       string   // of the node
 	Identity string   // the directory of it
 	Peers    []string // addresses to dial
@@ -114,11 +114,15 @@ func childMain(text string) int {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	make := newReference
-	if s.Kind == "mesh" {
-		make = newMesh
+	var f fabric
+	switch s.Kind {
+	case "mesh":
+		f, err = newMesh(ctx, s, self)
+	case "reference":
+		f, err = newReference(ctx, s, self)
+	case "chain":
+		f, err = newChain(s)
 	}
-	f, err := make(ctx, s, self)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench child:", err)
 		return 1

@@ -108,16 +108,35 @@ func settled(c *peer, goroutines int) answer {
 	}
 }
 
-// BenchmarkFirstByte: a stream over three links, opened until a byte came back.
+// BenchmarkFirstByte: a stream over three links, opened until a byte came back,
+// and a ping, in turns with references: for the stream one that does as much with
+// nothing around it, for the ping the echo of one connection of TCP, with no TLS and
+// nothing to open, which is what the machine allows.
 func BenchmarkFirstByte(b *testing.B) {
-	l := newNodes(b).line("mesh", 2)
-	l.first().do(order{Do: "first", To: l.last(), N: 50})
-	times := l.first().do(order{Do: "first", To: l.last(), N: 500}).Times
-	goal(b, "first byte over 3 links, median", "ms", inMS(percentile(times, 50)), 2)
-	goal(b, "first byte over 3 links, p99", "ms", inMS(percentile(times, 99)), 5)
-	pings := l.first().do(order{Do: "pings", To: l.last(), N: 1000}).Times
-	goal(b, "ping over 3 links, median", "ms", inMS(percentile(pings, 50)), 0.3)
-	goal(b, "ping over 3 links, p99", "ms", inMS(percentile(pings, 99)), 1)
+	n := newNodes(b)
+	l, bare, echo := n.line("mesh", 2), n.line("reference", 2), n.line("chain", 2)
+	var first, firstBare, pings, echoes []time.Duration
+	for round := range 6 {
+		a := l.first().do(order{Do: "first", To: l.last(), N: 100}).Times
+		r := bare.first().do(order{Do: "first", To: bare.last(), N: 100}).Times
+		p := l.first().do(order{Do: "pings", To: l.last(), N: 200}).Times
+		e := echo.first().do(order{Do: "pings", To: echo.last(), N: 200}).Times
+		if round > 0 { // what is made at first use is there
+			first, firstBare, pings, echoes = append(first, a...), append(firstBare, r...), append(pings, p...), append(echoes, e...)
+		}
+	}
+	beside(b, "first byte over 3 links, median", first, firstBare, 50, 2)
+	beside(b, "first byte over 3 links, p99", first, firstBare, 99, 5)
+	beside(b, "ping over 3 links, median", pings, echoes, 50, 0.3)
+	beside(b, "ping over 3 links, p99", pings, echoes, 99, 1)
+}
+
+// beside prints a line of the table with a reference and a bound.
+func beside(b *testing.B, what string, ours, reference []time.Duration, p int, bound float64) {
+	o, r := inMS(percentile(ours, p)), inMS(percentile(reference, p))
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(o, strings.ReplaceAll(what, " ", "_")+"_ms")
+	fmt.Printf("%-44s ours %9.2f ms   reference %9.2f ms   ratio %.2f   goal %.2f ms\n", what, o, r, o/r, bound)
 }
 
 // BenchmarkRelayGone: a GiB, and in the middle of it the relay is killed, or
