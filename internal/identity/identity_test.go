@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -194,6 +195,41 @@ func signedByMember(t testing.TB, w *world) []*x509.Certificate {
 		t.Fatal(err)
 	}
 	return append([]*x509.Certificate{cert}, m.chain(t)...)
+}
+
+// A certificate that is shown again is not verified anew, but for what may have changed.
+func TestVerifiedBefore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := now()
+	roots, err := w.Roots()
+	if err != nil {
+		t.Fatal(err)
+	}
+	trust := NewTrust(w.mesh, roots, NewClock(func() time.Time { return clock }, time.Time{}))
+	chain := w.self("alice", Client).chain(t)
+	for range 3 {
+		if m, err := trust.Verify(chain, AsClient); err != nil || m.ID != "alice" {
+			t.Fatalf("%s, %v", m.ID, err)
+		}
+	}
+	if known := trust.issuer(chain[1].Raw); len(known.signed) != 1 {
+		t.Errorf("%d certificates are known to be signed, want alice's", len(known.signed))
+	}
+	if _, err := trust.Verify(chain, AsServer); err == nil || !strings.Contains(err.Error(), "not for this use") {
+		t.Errorf("a client's certificate shown as a server's, after it was a client's: %v", err)
+	}
+	other := *chain[0]
+	other.Raw = bytes.Clone(other.Raw)
+	other.Raw[len(other.Raw)-1] ^= 1
+	other.Signature = other.Raw[len(other.Raw)-len(other.Signature):]
+	if _, err := trust.Verify(append([]*x509.Certificate{&other}, chain[1:]...), AsClient); err == nil {
+		t.Error("the same certificate with another signature is taken")
+	}
+	clock = chain[0].NotAfter.Add(time.Second)
+	if _, err := trust.Verify(chain, AsClient); !errors.As(err, new(*ClockError)) {
+		t.Errorf("the certificate has expired since: %v", err)
+	}
 }
 
 // A host whose clock says 1970 knows the time by what the CA has signed.

@@ -58,13 +58,22 @@ type Trust struct {
 const maxIssuers = 64
 
 // issuer is one that all members have in common and that was verified: only
-// the member's own certificate remains to be checked. It is not changed.
+// the member's own certificate remains to be checked, and that once. All but signed is not changed.
 type issuer struct {
 	cert     *x509.Certificate
 	pool     *x509.CertPool      // it alone
 	way      []*x509.Certificate // from it to a root
 	from, to time.Time           // when all of way holds
+	signed   map[shown]struct{}  // what was seen to be signed by it and to be for that use; at most maxSigned; Trust.mu guards it
 }
+
+// shown is a certificate, by the sum of its DER, and what it is shown for.
+type shown struct {
+	sum [32]byte
+	use Usage
+}
+
+const maxSigned = 1024
 
 // NewTrust returns the trust in a mesh's roots.
 func NewTrust(mesh string, roots []*x509.Certificate, clock *Clock) *Trust {
@@ -150,7 +159,7 @@ func (t *Trust) remember(way []*x509.Certificate, pool *x509.CertPool) {
 	if len(way) == 0 {
 		return
 	}
-	k := &issuer{cert: way[0], pool: x509.NewCertPool(), way: way, from: way[0].NotBefore, to: way[0].NotAfter}
+	k := &issuer{cert: way[0], pool: x509.NewCertPool(), way: way, from: way[0].NotBefore, to: way[0].NotAfter, signed: map[shown]struct{}{}}
 	k.pool.AddCert(way[0])
 	for _, c := range way[1:] {
 		if c.NotBefore.After(k.from) {
@@ -261,8 +270,7 @@ func (t *Trust) verifyBelow(chain []*x509.Certificate, use Usage, now time.Time)
 	if known == nil || now.Before(known.from) || now.After(known.to) {
 		return nil
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: known.pool, CurrentTime: now, KeyUsages: use.extended()})
-	if err != nil {
+	if !t.signedBy(known, chain[0], use, now) {
 		return nil
 	}
 	way := append([]*x509.Certificate{chain[0]}, known.way...)
@@ -270,6 +278,27 @@ func (t *Trust) verifyBelow(chain []*x509.Certificate, use Usage, now time.Time)
 		return nil
 	}
 	return way
+}
+
+// signedBy verifies a member's certificate: its signature and use once, its time always.
+func (t *Trust) signedBy(k *issuer, leaf *x509.Certificate, use Usage, now time.Time) bool {
+	it := shown{sha256.Sum256(leaf.Raw), use}
+	t.mu.RLock()
+	_, seen := k.signed[it]
+	t.mu.RUnlock()
+	if seen {
+		return !now.Before(leaf.NotBefore) && !now.After(leaf.NotAfter)
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: k.pool, CurrentTime: now, KeyUsages: use.extended()}); err != nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(k.signed) >= maxSigned {
+		clear(k.signed)
+	}
+	k.signed[it] = struct{}{}
+	return true
 }
 
 // maxSlow is how much a clock may be slow before what its CA signs just now
