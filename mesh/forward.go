@@ -89,16 +89,16 @@ func (m *Mesh) relay(ctx context.Context, n *neighbour, up net.Conn, open wire.O
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(open.Timeout)*time.Millisecond)
 	down, answer := m.openVia(ctx, open)
 	cancel()
-	if !m.answer(up, answer) || down == nil {
-		if down != nil {
-			down.Close()
-		}
+	answered := m.answer(up, answer)
+	if down == nil {
+		return
+	}
+	defer down.Close()
+	if !answered || open.Service == "" { // a ping is over with its answer
 		return
 	}
 	m.warn(n, answer.Path)
-	if open.Service != "" {
-		m.trailed(n, open)
-	}
+	m.trailed(n, open)
 	splice(up, down)
 }
 
