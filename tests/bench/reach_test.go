@@ -115,6 +115,22 @@ func (w *worker) passes(b *testing.B, c *control.Client, to string, links int) {
 	})
 }
 
+// closed waits until a node knows two links of each node of a ring: there is another way.
+func (w *worker) closed(b *testing.B, c *control.Client, nodes int) {
+	b.Helper()
+	w.soon(b, func(ctx context.Context) error {
+		s, err := c.Status(ctx)
+		links := 0
+		for _, to := range s.KnownConnectionCosts {
+			links += len(to)
+		}
+		if err == nil && links < 2*nodes {
+			err = fmt.Errorf("%d ends of links are known", links)
+		}
+		return err
+	})
+}
+
 // BenchmarkRingNodeGone: in a ring of ten, the first node on the way is killed,
 // or stopped silently; until a ping is answered on the other way.
 func BenchmarkRingNodeGone(b *testing.B) {
@@ -132,6 +148,7 @@ func BenchmarkRingNodeGone(b *testing.B) {
 			asked := all[0].serving(b)
 			var took []time.Duration
 			for range c.rounds {
+				all[0].closed(b, asked, len(all))
 				all[0].passes(b, asked, "w3", 3)
 				victim := all[1]
 				start := time.Now()
