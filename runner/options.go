@@ -102,6 +102,12 @@ type Options struct {
 	// ContentApart leaves what Content has out of the archive: it is sent
 	// another way.
 	ContentApart bool
+	// RawArchive has the archive travel as it is, which takes a worker of this program.
+	// By itself it is base64, which ansible-runner's reads too.
+	RawArchive bool
+	// RawResults lets a worker of this program send the artifacts as they are: it is
+	// Process that reads them. Other workers do not mind.
+	RawResults bool
 	// TempDir is where the archive waits until its size is known. It needs as
 	// much space as the compressed directory. Empty means $TMPDIR, else
 	// /var/tmp.

@@ -223,12 +223,12 @@ func (p *processor) setStatus(s Status) {
 // zip unpacks the artifacts. An error of the stream inside the archive is told
 // apart from one of the archive by asking the stream.
 func (p *processor) zip(m stream.Message) error {
-	size, err := m.ZipSize()
+	zip, size, err := p.in.Zip(m)
 	if err != nil {
 		return p.malformed(m, err)
 	}
 	p.flush()
-	in := &noteError{r: p.in.Zip(size)}
+	in := &noteError{r: zip}
 	rc, known, err := p.artifacts.unpack(p.ctx, in, size, p.ProcessOptions)
 	switch {
 	case p.ctx.Err() != nil:

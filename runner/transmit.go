@@ -41,6 +41,11 @@ func Transmit(ctx context.Context, w io.Writer, o Options) error {
 		return err
 	}
 	w = ctxWriter{ctx, w}
+	if o.RawResults {
+		if err := stream.WriteRawResults(w); err != nil {
+			return fmt.Errorf("transmit: %w", err)
+		}
+	}
 	if err := stream.WriteKwargs(w, in.kwargs()); err != nil {
 		return fmt.Errorf("transmit: %w", err)
 	}
@@ -68,7 +73,7 @@ func transmitDir(ctx context.Context, w io.Writer, in *inputs) error {
 			stream.WriteEOF(w))))
 	}
 	defer tmp.Close()
-	if err := stream.WriteZip(w, tmp, size); err != nil {
+	if err := stream.WriteZip(w, tmp, size, in.RawArchive); err != nil {
 		return fmt.Errorf("transmit: %w", err)
 	}
 	return nil

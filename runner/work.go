@@ -111,6 +111,7 @@ func isWorkError(err error) bool {
 type worker struct {
 	WorkOptions
 	out  *keepalive
+	raw  bool // the archive of the artifacts need not be base64
 	told bool // the last status
 	sent int  // events
 
@@ -214,13 +215,15 @@ func (w *worker) messages(ctx context.Context, in *stream.Reader, dir string, ow
 		case m.Kwargs != nil:
 			kwargs = m.Kwargs
 		case m.Zipfile != nil:
-			size, err := m.ZipSize()
+			zip, size, err := in.Zip(m)
 			if err == nil {
-				err = w.unpack(ctx, in.Zip(size), size, dir, own)
+				err = w.unpack(ctx, zip, size, dir, own)
 			}
 			if err != nil {
 				return nil, fault("Failed to extract private data directory on worker.", err)
 			}
+		case m.Results != nil:
+			w.raw = m.RawResults()
 		case m.Status != nil: // the sender has a fault to tell
 			s, err := parseStatus(m)
 			if err == nil && s.Status == "error" {
@@ -330,7 +333,7 @@ func (w *worker) sendArtifacts(dir string) error {
 	if _, err2 := tmp.Seek(0, io.SeekStart); errors.Join(err, serr, err2) != nil {
 		return fault("The artifacts could not be packed.", errors.Join(err, serr, err2))
 	}
-	return w.out.with(func(out io.Writer) error { return stream.WriteZip(out, tmp, size) })
+	return w.out.with(func(out io.Writer) error { return stream.WriteZip(out, tmp, size, w.raw) })
 }
 
 // status implements sink. A status is out when it returns.

@@ -18,7 +18,9 @@ type Message struct {
 
 	Kwargs  []byte // transmit's first message
 	Status  []byte // worker: the job's state changed
-	Zipfile []byte // a zip of that many bytes follows
+	Zipfile []byte // a zip of that many bytes follows,
+	Raw     []byte // as it is and not in base64
+	Results []byte // how the worker may answer
 	EOF     []byte // the last message
 
 	Event      []byte // all below: an event
@@ -49,6 +51,10 @@ func (m *Message) set(key, value []byte) {
 		m.Status = value
 	case "zipfile":
 		m.Zipfile = value
+	case "raw":
+		m.Raw = value
+	case "results":
+		m.Results = value
 	case "eof":
 		m.EOF = value
 	case "event":
@@ -72,6 +78,9 @@ func (m *Message) set(key, value []byte) {
 
 // maxZip keeps the arithmetic on sizes from overflowing; no disk is as large.
 const maxZip = 1 << 53
+
+// RawResults tells whether the sender takes a zip in answer that is raw.
+func (m *Message) RawResults() bool { return string(m.Results) == `"raw"` }
 
 // ZipSize returns the number of bytes of the zip that follows.
 func (m *Message) ZipSize() (int64, error) {

@@ -101,12 +101,38 @@ func (r *Reader) line() ([]byte, error) {
 	return line, err
 }
 
-// Zip returns a reader of the n bytes of the zip that follows a zipfile
-// message; it has to be read to its end before Next. It ends with io.EOF after
-// exactly n bytes; other errors are io.ErrUnexpectedEOF where the stream ends
-// before, *ReadError, and one that says what in the base64 is wrong.
-func (r *Reader) Zip(n int64) io.Reader {
-	return &zipReader{br: r.br, encoded: (n + 2) / 3 * 4, decoded: n}
+// Zip returns a reader of the zip that follows the zipfile message m, and its size;
+// it has to be read to its end before Next. It ends with io.EOF after exactly that
+// many bytes; other errors are io.ErrUnexpectedEOF where the stream ends
+// before, *ReadError, and one that says what in the base64 is wrong. The error is
+// that of a size that is none.
+func (r *Reader) Zip(m Message) (zip io.Reader, size int64, err error) {
+	n, err := m.ZipSize()
+	if err != nil {
+		return nil, 0, err
+	}
+	if string(m.Raw) == "true" {
+		return &rawReader{r.br, n}, n, nil
+	}
+	return &zipReader{br: r.br, encoded: (n + 2) / 3 * 4, decoded: n}, n, nil
+}
+
+// rawReader reads the next left bytes.
+type rawReader struct {
+	br   *bufio.Reader
+	left int64
+}
+
+func (r *rawReader) Read(p []byte) (int, error) {
+	if r.left == 0 {
+		return 0, io.EOF
+	}
+	n, err := r.br.Read(p[:min(int64(len(p)), r.left)])
+	r.left -= int64(n)
+	if err == io.EOF && r.left > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
 }
 
 // markErrors wraps all errors but io.EOF as *ReadError, so that they are told

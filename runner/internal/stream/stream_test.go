@@ -24,12 +24,18 @@ func TestWriteZipIsExact(t *testing.T) {
 		"abcd": "{\"zipfile\": 4}\nYWJjZA==",
 	} {
 		var out bytes.Buffer
-		if err := stream.WriteZip(&out, strings.NewReader(data), int64(len(data))); err != nil || out.String() != want {
+		if err := stream.WriteZip(&out, strings.NewReader(data), int64(len(data)), false); err != nil || out.String() != want {
 			t.Errorf("%q: %q, %v; want %q", data, out.String(), err, want)
 		}
 	}
-	if err := stream.WriteZip(io.Discard, strings.NewReader("abc"), 5); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("a zip that is too short: error %v", err)
+	var out bytes.Buffer
+	if err := stream.WriteZip(&out, strings.NewReader("a\n"), 2, true); err != nil || out.String() != "{\"zipfile\": 2, \"raw\": true}\na\n" {
+		t.Errorf("raw: %q, %v", out.String(), err)
+	}
+	for _, raw := range []bool{false, true} {
+		if err := stream.WriteZip(io.Discard, strings.NewReader("abc"), 5, raw); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a zip that is too short, raw %v: error %v", raw, err)
+		}
 	}
 }
 
@@ -39,29 +45,31 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 		size := rapid.SampledFrom([]int{0, 1, 2, 3, 4, 1000, 96 << 10, 96<<10 + 1, 300 << 10}).Draw(t, "size")
 		zip := bytes.Repeat([]byte{'P', 'K', 0xff, 1, 2}, size/5+1)[:size]
 		explanation := rapid.String().Draw(t, "explanation")
+		raw := rapid.Bool().Draw(t, "raw")
 		var out bytes.Buffer
 		err := errors.Join(
 			stream.WriteKwargs(&out, []stream.Field{{Key: "ident", Value: "i"}, {Key: "forks", Value: nil}}),
-			stream.WriteZip(&out, bytes.NewReader(zip), int64(size)),
+			stream.WriteZip(&out, bytes.NewReader(zip), int64(size), raw),
 			stream.WriteError(&out, explanation, "t"),
 			stream.WriteEOF(&out))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var in io.Reader = &out
+		var from io.Reader = &out
 		if rapid.Bool().Draw(t, "halves") {
-			in = iotest.HalfReader(in)
+			from = iotest.HalfReader(from)
 		}
-		r := stream.NewReader(in)
+		r := stream.NewReader(from)
 		m := next(t, r)
 		if string(m.Kwargs) != `{"ident": "i", "forks": null}` {
 			t.Fatalf("kwargs %s", m.Kwargs)
 		}
 		m = next(t, r)
-		if n, err := m.ZipSize(); err != nil || n != int64(size) {
+		in, n, err := r.Zip(m)
+		if err != nil || n != int64(size) {
 			t.Fatalf("size %d, %v", n, err)
 		}
-		if got, err := io.ReadAll(r.Zip(int64(size))); err != nil || !bytes.Equal(got, zip) {
+		if got, err := io.ReadAll(in); err != nil || !bytes.Equal(got, zip) {
 			t.Fatalf("%d bytes came back as %d, %v", size, len(got), err)
 		}
 		if m = next(t, r); string(m.Status) != `"error"` {
@@ -87,12 +95,42 @@ func next(t interface{ Fatal(...any) }, r *stream.Reader) stream.Message {
 func TestZipSkipsWhiteSpaceAndTakesNoByteMore(t *testing.T) {
 	t.Parallel()
 	r := stream.NewReader(strings.NewReader("Y W\nI\r\n=\n{\"eof\": true}\n"))
-	if got, err := io.ReadAll(r.Zip(2)); err != nil || string(got) != "ab" {
+	if got, err := io.ReadAll(zipOf(t, r, 2, false)); err != nil || string(got) != "ab" {
 		t.Fatalf("%q, %v", got, err)
 	}
 	var lerr *stream.LineError // the newline after the base64 is a blank line
 	if _, err := r.Next(); !errors.As(err, &lerr) {
 		t.Errorf("a newline after the base64: error %v", err)
+	}
+}
+
+// zipOf reads a zip of n bytes.
+func zipOf(t *testing.T, r *stream.Reader, n int64, raw bool) io.Reader {
+	t.Helper()
+	m := stream.Message{Zipfile: fmt.Append(nil, n)}
+	if raw {
+		m.Raw = []byte("true")
+	}
+	zip, _, err := r.Zip(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return zip
+}
+
+func TestRawZipFaults(t *testing.T) {
+	t.Parallel()
+	r := stream.NewReader(strings.NewReader("abcd{\"eof\": true}\n"))
+	if got, err := io.ReadAll(zipOf(t, r, 4, true)); err != nil || string(got) != "abcd" || next(t, r).EOF == nil {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := io.ReadAll(zipOf(t, stream.NewReader(strings.NewReader("abc")), 4, true)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("one that is cut: %v", err)
+	}
+	broken := errors.New("broken")
+	_, err := io.ReadAll(zipOf(t, stream.NewReader(iotest.ErrReader(broken)), 4, true))
+	if rerr := (*stream.ReadError)(nil); !errors.As(err, &rerr) || !errors.Is(err, broken) {
+		t.Errorf("a link that broke: %v", err)
 	}
 }
 
@@ -115,7 +153,7 @@ func TestZipFaults(t *testing.T) {
 		{"link", iotest.ErrReader(broken), 2, broken},
 		{"link's own end", iotest.ErrReader(fmt.Errorf("%w: %w", broken, io.EOF)), 2, broken},
 	} {
-		_, err := io.ReadAll(stream.NewReader(c.in).Zip(c.n))
+		_, err := io.ReadAll(zipOf(t, stream.NewReader(c.in), c.n, false))
 		if err == nil || c.is != nil && !errors.Is(err, c.is) {
 			t.Errorf("%s: error %v, want %v", c.name, err, c.is)
 		}
@@ -173,6 +211,7 @@ func (endless) Read(p []byte) (int, error) {
 // longer or shorter than announced for whole.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("{\"kwargs\": {}}\n{\"zipfile\": 4}\nYWJjZA=={\"eof\": true}\n"))
+	f.Add([]byte("{\"results\": \"raw\"}\n{\"zipfile\": 4, \"raw\": true}\nPK\n\n{\"eof\": true}\n"))
 	f.Add([]byte("{\"status\": \"running\"}\n{\"event\": \"keepalive\", \"counter\": 0, \"uuid\": 0}\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := stream.NewReader(bytes.NewReader(in))
@@ -181,11 +220,11 @@ func FuzzReader(f *testing.F) {
 			if err != nil {
 				return
 			}
-			n, err := m.ZipSize()
+			zip, n, err := r.Zip(m)
 			if err != nil {
 				continue
 			}
-			got, err := io.Copy(io.Discard, r.Zip(n))
+			got, err := io.Copy(io.Discard, zip)
 			if err == nil && got != n {
 				t.Fatalf("%d of %d bytes without an error", got, n)
 			}

@@ -69,13 +69,37 @@ func WriteEOF(w io.Writer) error {
 	return err
 }
 
-// WriteZip writes the zipfile message and n bytes of zip as base64. There is
-// no newline after it: the Python readers would stumble over one. An error
+// WriteZip writes the zipfile message and n bytes of zip: as base64, which all
+// readers know, or raw, as they are, for a reader that is known to be ours. There
+// is no newline after either: the Python readers would stumble over one. An error
 // that is not of w is a zip that could not be read or is shorter than n.
-func WriteZip(w io.Writer, zip io.Reader, n int64) error {
-	if _, err := io.WriteString(w, `{"zipfile": `+strconv.FormatInt(n, 10)+"}\n"); err != nil {
+func WriteZip(w io.Writer, zip io.Reader, n int64, raw bool) error {
+	head, write := "}\n", writeBase64
+	if raw {
+		head, write = ", \"raw\": true}\n", writeRaw
+	}
+	if _, err := io.WriteString(w, `{"zipfile": `+strconv.FormatInt(n, 10)+head); err != nil {
 		return err
 	}
+	return write(w, zip, n)
+}
+
+func writeRaw(w io.Writer, zip io.Reader, n int64) error {
+	buf := make([]byte, 128<<10)
+	for n > 0 {
+		block := buf[:min(n, int64(len(buf)))]
+		if _, err := io.ReadFull(zip, block); err != nil {
+			return fmt.Errorf("reading the zip: %w", err)
+		}
+		n -= int64(len(block))
+		if _, err := w.Write(block); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeBase64(w io.Writer, zip io.Reader, n int64) error {
 	in := make([]byte, 96<<10) // a multiple of 3: only the last block is padded
 	out := make([]byte, base64.StdEncoding.EncodedLen(len(in)))
 	for n > 0 {
@@ -91,3 +115,7 @@ func WriteZip(w io.Writer, zip io.Reader, n int64) error {
 	}
 	return nil
 }
+
+// WriteRawResults writes the message that lets the worker answer with a zip that
+// is raw; workers of others skip it.
+func WriteRawResults(w io.Writer) error { return WriteObject(w, Field{"results", "raw"}) }
