@@ -100,7 +100,7 @@ func TestSignedWork(t *testing.T) {
 	submit := func(c *remote.Client, id, kind, payload string, sign func(identity.WorkOrder) ([]byte, error)) error {
 		t.Helper()
 		job, err := c.SubmitInput(limit, worktypes.Spec{ID: id, Type: kind}, remote.Input{
-			Payload: func(bool) io.Reader { return strings.NewReader(payload) }, Sign: sign,
+			Payload: func(remote.Takes) io.Reader { return strings.NewReader(payload) }, Sign: sign,
 		})
 		if err != nil {
 			return err

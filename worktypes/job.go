@@ -91,6 +91,7 @@ func (u *unit) begin() (Task, error) {
 		u.m.startNext(u.spec.Type)
 		return nil, err
 	}
+	u.dropOwnPieces()
 	return task, nil
 }
 

@@ -21,6 +21,7 @@ const (
 	scratchDir    = "scratch"
 	treeFile      = "tree"
 	treePartFile  = "tree.part" // of a payload that was not committed
+	piecesDir     = "pieces"    // of a tree that the node does not keep
 )
 
 // releasePrefix begins the names of directories that are being removed. What a

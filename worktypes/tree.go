@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/ranvier-mesh/ranvier/internal/tree"
@@ -36,66 +37,112 @@ type treeUpload struct {
 	lacking map[tree.Piece]struct{}
 }
 
-// TakesTree tells whether Tree is of use: the unit's type takes trees, and the
-// node keeps content.
-func (p *Payload) TakesTree() bool {
-	t, err := p.u.m.types.Lookup(p.u.spec.Type)
-	if err != nil || p.u.m.content == nil {
-		return false
+// plan is what the unit's type makes of it: nothing where another node knows.
+func (p *Payload) plan() (Plan, error) {
+	if p.u.spec.Node != "" {
+		return Plan{}, nil
 	}
-	plan, err := t.Plan(p.u.spec, p.u.file(scratchDir))
-	return err == nil && plan.Tree != nil
+	t, err := p.u.m.types.Lookup(p.u.spec.Type)
+	if err != nil {
+		return Plan{}, err
+	}
+	return t.Plan(p.u.spec, p.u.file(scratchDir))
+}
+
+// TakesTree tells whether Tree is of use: the unit's type takes trees. That of
+// a unit for another node is taken here to be passed on.
+func (p *Payload) TakesTree() bool {
+	plan, err := p.plan()
+	return err == nil && (plan.Tree != nil || p.u.spec.Node != "")
+}
+
+// TakesBinary is the Binary of the type's Plan.
+func (p *Payload) TakesBinary() bool {
+	plan, err := p.plan()
+	return err == nil && plan.Binary
+}
+
+// TreeWants is what a node makes of a tree that was announced.
+type TreeWants struct {
+	Pieces  []tree.Piece // the tree's
+	Lacking []bool       // for each whether it has to be sent
+	// Unkept is why nothing of the tree is kept for another unit, and all of it
+	// lacks here; nil: it is kept, or nobody wants it to be.
+	Unkept error
 }
 
 // Tree announces, before the first Write, the tree that the unit's process is to
-// find: manifest is read to its end and checked. It returns the tree's pieces,
-// and for each whether it is lacking: PutPiece has to bring those before Commit.
-// The owner is who may refer to the pieces later; only what that owner has sent
-// counts as being there.
+// find: manifest is read to its end and checked. PutPiece has to bring the pieces
+// that are lacking before Commit. The owner is who may refer to the pieces later;
+// only what that owner has sent counts as being there. Nil keeps the pieces for this
+// unit alone, and so does a node that has no room for more.
 //
-// An error that wraps content.ErrNoRoom leaves the payload as it was, without a
-// tree, and so does one of manifest itself: the payload may be parked or closed
-// then. Any other ends it, and the unit is Failed: it wraps ErrBadPayload where
-// the manifest is malformed, ErrNotPending where the unit was canceled, or is the
-// disk's.
-func (p *Payload) Tree(owner content.Owner, manifest io.Reader) (pieces []tree.Piece, lacking []bool, err error) {
+// An error of manifest itself leaves the payload as it was, without a tree: it may
+// be parked or closed then. Any other ends it, and the unit is Failed: it wraps
+// ErrBadPayload where the manifest is malformed, ErrNotPending where the unit was
+// canceled, or is the disk's.
+func (p *Payload) Tree(owner *content.Owner, manifest io.Reader) (wants TreeWants, err error) {
 	if p.done || p.tree != nil || p.size > 0 {
-		return nil, nil, errPayloadDone
-	}
-	if p.u.m.content == nil {
-		return nil, nil, fmt.Errorf("unit %s: %w: this node keeps none", p.u.spec.ID, content.ErrNoRoom)
+		return wants, errPayloadDone
 	}
 	in := &notedReader{r: manifest}
-	pieces, err = p.receiveTree(owner, in)
+	var named content.Owner
+	if owner != nil {
+		named = *owner
+	}
+	wants.Pieces, err = p.receiveTree(named, in)
 	if err == nil {
 		size := int64(0)
-		for _, piece := range pieces {
+		for _, piece := range wants.Pieces {
 			size += int64(piece.Size)
 		}
 		if err := p.tooLarge(size); err != nil {
-			return nil, nil, err
+			return wants, err
 		}
 		p.treeSize = size
-		p.tree.lease, lacking, err = p.u.m.content.Lease(owner, pieces)
+		err = p.lease(owner, &wants)
 	}
-	if errors.Is(err, content.ErrNoRoom) || in.err != nil && !errors.Is(in.err, ErrBadPayload) {
+	if in.err != nil && !errors.Is(in.err, ErrBadPayload) {
 		p.tree.close()
 		p.tree = nil
 		p.u.removeFile(treePartFile)
-		return nil, nil, fmt.Errorf("unit %s: tree: %w", p.u.spec.ID, err)
+		return wants, fmt.Errorf("unit %s: tree: %w", p.u.spec.ID, err)
 	}
 	if err != nil {
 		err = fmt.Errorf("unit %s: tree: %w", p.u.spec.ID, err)
 		_ = p.Abort(err.Error())
-		return nil, nil, err
+		return wants, err
 	}
 	p.tree.lacking = make(map[tree.Piece]struct{})
-	for i, l := range lacking {
+	for i, l := range wants.Lacking {
 		if l {
-			p.tree.lacking[pieces[i]] = struct{}{}
+			p.tree.lacking[wants.Pieces[i]] = struct{}{}
 		}
 	}
-	return pieces, lacking, nil
+	return wants, nil
+}
+
+// lease pins the tree's pieces, in the store of the node or in the unit's own.
+func (p *Payload) lease(owner *content.Owner, wants *TreeWants) (err error) {
+	if owner != nil && p.u.m.content != nil {
+		p.tree.lease, wants.Lacking, err = p.u.m.content.Lease(*owner, wants.Pieces)
+		if !errors.Is(err, content.ErrNoRoom) {
+			return err
+		}
+		wants.Unkept = err
+	} else if owner != nil {
+		wants.Unkept = fmt.Errorf("%w: it is set up to keep none", content.ErrNoRoom)
+	}
+	own, err := p.u.ownPieces()
+	if err == nil {
+		p.tree.lease, wants.Lacking, err = own.Lease(content.Owner{}, wants.Pieces)
+	}
+	return err
+}
+
+// ownPieces is a store that goes with the unit.
+func (u *unit) ownPieces() (*content.Store, error) {
+	return content.Open(u.file(piecesDir), content.Options{Limit: math.MaxInt64, Log: u.log, Now: u.m.now})
 }
 
 // notedReader remembers the error that reading ended with, other than io.EOF.
@@ -215,29 +262,78 @@ func (u *unit) dropTree() {
 		u.lease.Release()
 		u.lease = nil
 	}
+	u.removeFile(piecesDir)
 }
 
 // reopenTree pins the pieces of a unit that an earlier process has not started.
 // If they are not there any more, the start will tell.
 func (u *unit) reopenTree() {
-	if u.m.content == nil {
-		return
-	}
 	f, owner, err := u.openTree()
 	if errors.Is(err, os.ErrNotExist) {
 		return
+	}
+	kept := u.m.content
+	if err == nil && u.hasOwnPieces() {
+		owner = content.Owner{}
+		kept, err = u.ownPieces()
 	}
 	if err == nil {
 		defer f.Close()
 		var m *tree.Manifest
 		if m, err = tree.Open(f); err == nil {
 			m.Close()
-			u.lease, _, err = u.m.content.Lease(owner, m.Pieces)
+		}
+		if err == nil && kept != nil {
+			u.lease, _, err = kept.Lease(owner, m.Pieces)
 		}
 	}
 	if err != nil {
 		u.log.Warn("the tree of a work unit cannot be kept", "error", err)
 	}
+}
+
+func (u *unit) hasOwnPieces() bool {
+	_, err := os.Lstat(u.file(piecesDir))
+	return err == nil
+}
+
+// dropOwnPieces removes what is kept for this unit alone, once its tree was built.
+// It is called with u.op held.
+func (u *unit) dropOwnPieces() {
+	if u.lease == nil || !u.hasOwnPieces() {
+		return
+	}
+	u.lease.Release()
+	u.lease = nil
+	u.removeFile(piecesDir)
+}
+
+// Tree is the tree that the unit was submitted with, to be passed on, and its
+// owner; nil: there is none. The zero owner is that of a tree which is not to be
+// kept. Reading it ends with an error that wraps content.ErrGone where a piece is
+// not there any more.
+func (e *Errand) Tree() (*tree.Stored, content.Owner, error) {
+	u := e.u
+	f, owner, err := u.openTree()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, owner, nil
+	}
+	if err != nil {
+		return nil, owner, err
+	}
+	defer f.Close()
+	u.op.Lock()
+	lease := u.lease
+	u.op.Unlock()
+	if lease == nil {
+		return nil, owner, content.ErrGone
+	}
+	manifest, err := io.ReadAll(f)
+	if err != nil {
+		return nil, owner, err
+	}
+	stored, err := tree.NewStored(manifest, lease.Read)
+	return stored, owner, err
 }
 
 // openTree returns the unit's manifest.
@@ -253,8 +349,11 @@ func (u *unit) openTree() (_ *os.File, owner content.Owner, err error) {
 	return f, owner, nil
 }
 
-// buildAndStart is start with the unit's tree in place.
+// buildAndStart is start with the unit's tree in place, where it is done here.
 func (u *unit) buildAndStart() (Task, error) {
+	if u.spec.Node != "" {
+		return u.start()
+	}
 	u.building.Lock()
 	defer u.building.Unlock()
 	if err := u.build(u.checkPending); err != nil {

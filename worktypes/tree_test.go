@@ -86,7 +86,8 @@ func payload(t testing.TB, m *Manager, script string) *Payload {
 // sendTree gives the payload a tree, and returns how many pieces were lacking.
 func sendTree(t testing.TB, p *Payload, snap *tree.Snapshot) (sent int) {
 	t.Helper()
-	pieces, lacking, err := p.Tree(alice, bytes.NewReader(snap.Manifest()))
+	wants, err := p.Tree(&alice, bytes.NewReader(snap.Manifest()))
+	pieces, lacking := wants.Pieces, wants.Lacking
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,18 +191,19 @@ func TestTreesThatLie(t *testing.T) {
 	m := openPlanter(t, t.TempDir(), 0)
 	for name, lie := range map[string]func(p *Payload, snap *tree.Snapshot) error{
 		"no manifest": func(p *Payload, snap *tree.Snapshot) error {
-			_, _, err := p.Tree(alice, strings.NewReader("RVT1 or what"))
+			_, err := p.Tree(&alice, strings.NewReader("RVT1 or what"))
 			return err
 		},
 		"half a manifest": func(p *Payload, snap *tree.Snapshot) error {
 			b := snap.Manifest()
-			_, _, err := p.Tree(alice, bytes.NewReader(b[:len(b)-3]))
+			_, err := p.Tree(&alice, bytes.NewReader(b[:len(b)-3]))
 			return err
 		},
 		"another hash": func(p *Payload, snap *tree.Snapshot) error {
 			b := bytes.Clone(snap.Manifest())
 			b[10] ^= 1 // in the first piece's hash
-			pieces, lacking, err := p.Tree(alice, bytes.NewReader(b))
+			wants, err := p.Tree(&alice, bytes.NewReader(b))
+			pieces, lacking := wants.Pieces, wants.Lacking
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,13 +211,13 @@ func TestTreesThatLie(t *testing.T) {
 			return err
 		},
 		"a piece of something else": func(p *Payload, snap *tree.Snapshot) error {
-			if _, _, err := p.Tree(alice, bytes.NewReader(snap.Manifest())); err != nil {
+			if _, err := p.Tree(&alice, bytes.NewReader(snap.Manifest())); err != nil {
 				t.Fatal(err)
 			}
 			return p.PutPiece(tree.Piece{Size: 1}, []byte{0})
 		},
 		"pieces that do not come": func(p *Payload, snap *tree.Snapshot) error {
-			if _, _, err := p.Tree(alice, bytes.NewReader(snap.Manifest())); err != nil {
+			if _, err := p.Tree(&alice, bytes.NewReader(snap.Manifest())); err != nil {
 				t.Fatal(err)
 			}
 			return p.Commit(p.Size(), p.Sum())
@@ -251,11 +253,21 @@ func TestTreeStaysWhileTheJobRuns(t *testing.T) {
 	}
 	other := snapshot(t, 2, 3*piece, "")
 	p2 := payload(t, m, "wc -c < data")
-	if _, _, err := p2.Tree(alice, bytes.NewReader(other.Manifest())); !errors.Is(err, content.ErrNoRoom) {
-		t.Fatalf("%v", err)
+	wants, err := p2.Tree(&alice, bytes.NewReader(other.Manifest()))
+	if err != nil || !errors.Is(wants.Unkept, content.ErrNoRoom) {
+		t.Fatalf("%v, %+v", err, wants)
 	}
-	if err := m.Start(commit(t, p2)); err != nil { // it goes without
+	// It goes with its unit alone.
+	putPieces(t, p2, other, wants.Pieces, wants.Lacking, func(error) bool { return false })
+	id2 := commit(t, p2)
+	if err := m.Start(id2); err != nil {
 		t.Fatal(err)
+	}
+	if st := wait(t, m, id2); st.State != Succeeded || m.ContentUsage().Used > 3*piece {
+		t.Fatalf("%+v, %+v", st, m.ContentUsage())
+	}
+	if _, err := os.Lstat(filepath.Join(m.store.path(id2), piecesDir)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its pieces: %v", err)
 	}
 	gate, err := os.OpenFile(fifo, os.O_WRONLY, 0)
 	if err != nil {
@@ -309,7 +321,7 @@ func TestTreeAfterARestart(t *testing.T) {
 			sendTree(t, p, snapshot(t, 1, 2*tree.MaxPiece, "hello\n"))
 			id := commit(t, p)
 			half := payload(t, m, "true") // on its way when the process ends
-			if _, _, err := half.Tree(alice, bytes.NewReader(snapshot(t, 2, 1000, "").Manifest())); err != nil {
+			if _, err := half.Tree(&alice, bytes.NewReader(snapshot(t, 2, 1000, "").Manifest())); err != nil {
 				t.Fatal(err)
 			}
 			closeNow(t, m)
@@ -386,20 +398,18 @@ func TestNodeThatKeepsNothing(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	m := openPlanter(t, dir, -1)
-	id := NewID()
-	if _, err := m.Submit(Spec{ID: id, Type: "planter", Owner: "me"}); err != nil {
+	p := payload(t, m, "wc -c < data")
+	snap := snapshot(t, 1, 10, "")
+	wants, err := p.Tree(&alice, bytes.NewReader(snap.Manifest()))
+	if err != nil || !errors.Is(wants.Unkept, content.ErrNoRoom) {
+		t.Fatalf("%v, %+v", err, wants)
+	}
+	putPieces(t, p, snap, wants.Pieces, wants.Lacking, func(error) bool { return false })
+	id := commit(t, p)
+	if err := m.Start(id); err != nil {
 		t.Fatal(err)
 	}
-	p, err := m.Payload(id)
-	if err != nil {
-		t.Fatal(err)
+	if st := wait(t, m, id); st.State != Succeeded {
+		t.Errorf("%+v", st)
 	}
-	defer p.Close()
-	if p.TakesTree() {
-		t.Error("it takes a tree")
-	}
-	if _, _, err := p.Tree(alice, bytes.NewReader(snapshot(t, 1, 10, "").Manifest())); !errors.Is(err, content.ErrNoRoom) {
-		t.Error(err)
-	}
-	commit(t, p)
 }

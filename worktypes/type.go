@@ -37,6 +37,9 @@ type Plan struct {
 	// Tree says what to do with a tree that was submitted with the unit; nil:
 	// the type takes none. It needs Scratch.
 	Tree *TreePlan
+	// Binary tells that the process reads zips in its payload that are not in
+	// base64 (docs/runner.md §1.2): it is of this program.
+	Binary bool
 	// Grace is how long a canceled job has between SIGINT and SIGKILL; 0 is
 	// the Manager's default.
 	Grace time.Duration

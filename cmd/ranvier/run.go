@@ -151,6 +151,7 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 		fmt.Fprintf(os.Stderr, "%s: canceling the job on node %s%s\n", r.program, o.ViaReceptor, hint)
 	}
 	o.Pending = func(detail string) { p.say("%s", detail) }
+	o.Whole = func(why string) { fmt.Fprintf(os.Stderr, "%s: all of the job is sent: %s\n", r.program, why) }
 	var err error
 	if r.socket != "" {
 		if o.Broker, err = r.broker(ctx); err != nil {

@@ -236,7 +236,7 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 		spec.Expires = time.Now().Add(s.ttl)
 	}
 	c.Keep = s.detach
-	input := work.Input{Payload: func(bool) io.Reader { return shown }}
+	input := work.Input{Payload: func(work.Takes) io.Reader { return shown }}
 	if s.sign {
 		self, err := s.access.identity.load()
 		if err != nil {

@@ -94,6 +94,9 @@ type Options struct {
 	// as they are on the disk, have been sent of those that the node lacks. It is not
 	// where the job is sent whole: what is packed on the way is counted by nobody before.
 	Content func(bytes, total int64)
+	// Whole, where it is not nil, is told why all of the job is sent though WholeJob did
+	// not ask for that, and will be the next time: the node keeps nothing of it, say.
+	Whole func(why string)
 	// Waiting, where it is not nil, is told why the job cannot be reached, each time
 	// before it is tried again.
 	Waiting func(err error)
@@ -222,7 +225,6 @@ func (o *Options) complete() error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	o.WholeJob = o.WholeJob || o.Broker != nil // which keeps no content for others
 	if len(o.ReceptorPeer) == 0 {
 		o.ReceptorPeer = []string{DefaultPeer}
 	}

@@ -28,14 +28,15 @@ const (
 func (r *run) submit(ctx, streams context.Context, client *work.Client) (*work.Job, error) {
 	for try := 0; ; try++ {
 		var content *tree.Snapshot
-		var key []byte
-		if try < scans && !r.o.WholeJob && !r.o.OnlyTransmitKwargs {
+		if try < scans && !r.o.OnlyTransmitKwargs {
 			var err error
-			if content, key, err = r.content(ctx); err != nil {
+			if content, err = r.content(ctx); err != nil {
 				return nil, err
 			}
+		} else if try == scans {
+			r.whole("the directory does not stop changing")
 		}
-		job, err := r.submitWith(ctx, streams, client, content, key)
+		job, err := r.submitWith(ctx, streams, client, content)
 		if !errors.Is(err, tree.ErrChanged) {
 			return job, err
 		}
@@ -45,35 +46,52 @@ func (r *run) submit(ctx, streams context.Context, client *work.Client) (*work.J
 	}
 }
 
-// content returns what the node may have already, nil where there is too little
-// or too much of it, or nothing to know it by next time.
-func (r *run) content(ctx context.Context) (*tree.Snapshot, []byte, error) {
-	key := r.o.ContentKey
-	if key == nil {
-		var err error
-		if key, err = ContentKey(); err != nil {
-			r.o.Log.Warn("the job is sent whole: what was sent before could not be told apart from what others have sent", "cause", err)
-			return nil, nil, nil
-		}
+// whole tells why all of the job is sent.
+func (r *run) whole(why string) {
+	r.o.Log.Info("all of the job is sent", "cause", why)
+	if r.o.Whole != nil {
+		r.o.Whole(why)
 	}
+}
+
+func (r *run) unkept(why string) {
+	r.whole("node " + r.asked() + " keeps nothing of it for the next one: " + why)
+}
+
+// content returns what travels in pieces, nil where there is too little of it to
+// ask, or too much.
+func (r *run) content(ctx context.Context) (*tree.Snapshot, error) {
 	snap, err := runner.Content(ctx, r.o.Options)
 	switch {
 	case errors.Is(err, tree.ErrTooLarge):
-		r.o.Log.Info("the job is sent whole", "cause", err)
-		return nil, nil, nil
+		r.whole(err.Error())
+		return nil, nil
 	case err != nil:
-		return nil, nil, err
+		return nil, err
 	case snap.Bytes() < minContent:
-		return nil, nil, nil
+		return nil, nil
 	}
-	return snap, key, nil
+	return snap, nil
+}
+
+// key is what the content is kept under, nil where nothing of it shall be.
+func (r *run) key() []byte {
+	if r.o.WholeJob || r.o.ContentKey != nil {
+		return r.o.ContentKey
+	}
+	key, err := ContentKey()
+	if err != nil {
+		r.whole("what was sent before could not be told apart from what others have sent: " + err.Error())
+		return nil
+	}
+	return key
 }
 
 // submitWith sends the job, what of it can be packed while it is being packed.
-func (r *run) submitWith(ctx, streams context.Context, client *work.Client, content *tree.Snapshot, key []byte) (*work.Job, error) {
+func (r *run) submitWith(ctx, streams context.Context, client *work.Client, content *tree.Snapshot) (*work.Job, error) {
 	var mu sync.Mutex // a connection that broke may ask late
 	var packed *io.PipeReader
-	input := work.Input{Sent: r.o.Sent, Again: true, Payload: func(withTree bool) io.Reader {
+	input := work.Input{Sent: r.o.Sent, Again: true, Unkept: r.unkept, Payload: func(takes work.Takes) io.Reader {
 		mu.Lock()
 		defer mu.Unlock()
 		if packed != nil {
@@ -82,7 +100,7 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 		var pack *io.PipeWriter
 		packed, pack = io.Pipe()
 		o := r.o.Options
-		o.ContentApart = withTree
+		o.ContentApart, o.RawArchive, o.RawResults = takes.Tree, takes.Binary, true
 		go func() { pack.CloseWithError(runner.Transmit(ctx, pack, o)) }()
 		return packed
 	}}
@@ -90,7 +108,8 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 		input.Sign = r.o.Identity.SignWork
 	}
 	if content != nil {
-		input.Tree, input.Key = interruptible{content, ctx, r.o.Content}, key
+		input.Tree, input.Key = interruptible{content, ctx, r.o.Content}, r.key()
+		input.Whole = input.Key == nil || r.o.WholeJob
 	}
 	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}
 	if r.o.Broker != nil && r.o.Broker.Node != r.o.ViaReceptor {

@@ -93,6 +93,47 @@ func TestUnchangedFilesAreNotSentAgain(t *testing.T) {
 	b.leftNothing()
 }
 
+// What the node has no room for travels in pieces too, and the user is told why it
+// will all come again. A node that passes the job on asks the other one.
+func TestContentThatIsNotKeptAndContentPassedOn(t *testing.T) {
+	t.Parallel()
+	b := startNode(t, "b", listener)
+	full := prepareNode(t, "full", listener)
+	write(t, full.file(), strings.Replace(read(t, full.file()), "datadir:", "contentlimit: 0, datadir:", 1))
+	full.begin(t)
+	a := startNode(t, "a", listener+b.peer()+full.peer())
+	a.reaches("b")
+	a.reaches("full")
+	p := newProject(t, "- command: wc -c {{ playbook_dir }}/large\n")
+	big := make([]byte, 10<<20)
+	random := rand.NewChaCha8([32]byte{3})
+	random.Read(big)
+	p.write("project/large", string(big))
+	send := func(args ...string) (sent uint64, run *process) {
+		t.Helper()
+		before := linkBytes(t, a)
+		run = start(t, nil, append([]string{"run", p.dir, "-p", "test.yml", "--ident", "job"}, args...)...)
+		run.exits(0)
+		p.status("successful", "0")
+		os.RemoveAll(filepath.Join(p.dir, "artifacts"))
+		return linkBytes(t, a) - before, run
+	}
+	for range 2 {
+		sent, run := send("--via-receptor", "full", "--receptor-peer", a.addr)
+		run.await(run.stderr, "all of the job is sent: node full keeps nothing of it for the next one")
+		if sent < 10<<20 || sent > 12<<20 { // as base64 it would be 14 MB
+			t.Errorf("%d bytes of 10.5 MB were sent to a node that keeps nothing", sent)
+		}
+	}
+	if sent, _ := send("--via-receptor", "b", "--socket", a.socket); sent < 10<<20 || sent > 12<<20 {
+		t.Errorf("the first job that was passed on has sent %d bytes of 10.5 MB", sent)
+	}
+	if sent, _ := send("--via-receptor", "b", "--socket", a.socket); sent > 1<<20 {
+		t.Errorf("the second one has sent %d bytes", sent)
+	}
+	b.leftNothing()
+}
+
 // linkBytes is what a node has sent on its links to nodes so far.
 func linkBytes(t *testing.T, n *node) (sent uint64) {
 	t.Helper()

@@ -124,7 +124,7 @@ func TestHostileMember(t *testing.T) {
 	var caught []byte
 	signed := func(c *remote.Client, id string, sign func(identity.WorkOrder) ([]byte, error)) error {
 		k, err := c.SubmitInput(ctx, worktypes.Spec{ID: id, Type: "signed"}, remote.Input{
-			Payload: func(bool) io.Reader { return strings.NewReader("work") }, Sign: sign,
+			Payload: func(remote.Takes) io.Reader { return strings.NewReader("work") }, Sign: sign,
 		})
 		if err != nil {
 			return err

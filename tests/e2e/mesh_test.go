@@ -34,13 +34,19 @@ const listener = "- tcp-listener: {bindaddr: 127.0.0.1, port: 0}\n"
 func startNode(t *testing.T, id, items string) *node {
 	t.Helper()
 	n := prepareNode(t, id, items)
+	n.begin(t)
+	return n
+}
+
+// begin starts a node that was prepared.
+func (n *node) begin(t *testing.T) {
+	t.Helper()
 	n.process = start(t, n.env(), "node", "-c", n.file())
 	t.Cleanup(n.stop)
 	n.await(n.stderr, "node is up")
-	if strings.Contains(items, "tcp-listener") {
+	if strings.Contains(read(t, n.file()), "tcp-listener") {
 		n.addr = n.await(n.stderr, `msg=listening address=tcp://(\S+)`)[1]
 	}
-	return n
 }
 
 // restart starts a node that has ended anew, where it was.

@@ -29,7 +29,7 @@ const grace = 20 * time.Second
 // in its messages. The error, which wraps exec.ErrNotFound, says what to install.
 func Find(program, node string) (worktypes.Type, error) {
 	if _, err := exec.LookPath("ansible-playbook"); err == nil && program != "" {
-		return runner{argv: []string{program, "worker", "--node", node}, name: filepath.Base(program) + " worker"}, nil
+		return runner{argv: []string{program, "worker", "--node", node}, name: filepath.Base(program) + " worker", binary: true}, nil
 	}
 	path, err := exec.LookPath("ansible-runner")
 	if err != nil {
@@ -40,8 +40,9 @@ func Find(program, node string) (worktypes.Type, error) {
 
 // runner is the type by means of the worker that argv starts.
 type runner struct {
-	argv []string
-	name string
+	argv   []string
+	name   string
+	binary bool // it is ours
 }
 
 // Name implements worktypes.Type.
@@ -61,6 +62,7 @@ func (r runner) Plan(spec worktypes.Spec, scratch string) (worktypes.Plan, error
 		Name:    r.name,
 		Argv:    append(slices.Clip(worker), "--delete"),
 		Scratch: true,
+		Binary:  r.binary,
 		// A worker that is told to delete the directory does so first of all.
 		Tree:           &worktypes.TreePlan{Dir: dir, Argv: worker},
 		Grace:          grace,

@@ -224,7 +224,7 @@ func (c *Client) watch(ctx context.Context, id string) (*Job, error) {
 // ctx counts until Submit returns. When it returns an error, payload may still
 // be in one last Read; its bytes go nowhere.
 func (c *Client) Submit(ctx context.Context, spec worktypes.Spec, payload io.Reader) (*Job, error) {
-	return c.SubmitInput(ctx, spec, Input{Payload: func(bool) io.Reader { return payload }})
+	return c.SubmitInput(ctx, spec, Input{Payload: func(Takes) io.Reader { return payload }})
 }
 
 // SubmitInput is Submit with more than a payload, if the node takes it.
@@ -251,7 +251,7 @@ func (c *Client) SubmitInput(ctx context.Context, spec worktypes.Spec, input Inp
 
 func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Input) (*Job, error) {
 	m := submitMsg{
-		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key,
+		ID: spec.ID, Type: spec.Type, Params: spec.Params, Job: spec.Job, Tree: input.Tree != nil, Key: input.Key, Whole: input.Whole,
 		Store: input.Store, Grants: spec.Grants, TTL: ttl(spec.Expires), Node: spec.Node, Signed: input.Sign != nil, Token: input.Token,
 	}
 	if ref := input.Ref; ref != nil {
@@ -284,7 +284,7 @@ func (c *Client) submitOnce(ctx context.Context, spec worktypes.Spec, input Inpu
 	if accepted.Offset > 0 && (input.Ref == nil || accepted.Offset > input.Ref.Size) {
 		return nil, k.fail(ctx, fmt.Errorf("%w: %d bytes of the payload are there that nobody has sent", wire.ErrMalformed, accepted.Offset))
 	}
-	input.from = accepted.Offset
+	input.from, input.binary = accepted.Offset, accepted.Binary
 	input.order = identity.WorkOrder{Unit: spec.ID, Node: routing.NodeID(c.Node), Store: accepted.Store, Type: spec.Type, Params: spec.Params}
 	if input.Tree == nil || !accepted.WantTree {
 		return k.newUpload(ctx, input).run(nil)

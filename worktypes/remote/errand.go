@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/content"
 )
 
 // errand is one unit on its way.
@@ -219,7 +220,10 @@ func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
 	spec := r.spec
 	spec.Node = ""
 	input := Input{
-		Payload: func(bool) io.Reader { return payload }, Ref: &ref, Store: r.remote.Store, Accepted: r.accepted, Token: spec.Token,
+		Payload: func(Takes) io.Reader { return payload }, Ref: &ref, Store: r.remote.Store, Accepted: r.accepted, Token: spec.Token,
+	}
+	if err := r.addTree(&input); err != nil {
+		return nil, fmt.Errorf("%w: %w", worktypes.ErrBadPayload, err)
 	}
 	if spec.SignWork {
 		input.Sign = r.f.Sign
@@ -253,6 +257,29 @@ func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
 	}
 	return job, nil
 }
+
+// addTree passes on the unit's tree, under a key that stands for its owner.
+func (r *errand) addTree(input *Input) error {
+	stored, owner, err := r.e.Tree()
+	if stored == nil {
+		return err
+	}
+	input.Tree, input.Key, input.Whole = stored, owner[:], owner == content.Owner{}
+	payload := input.Payload
+	input.Payload = func(takes Takes) io.Reader {
+		if takes.Tree {
+			return payload(takes)
+		}
+		return unwanted{fmt.Errorf("node %s takes no directory with work of type %s", r.spec.Node, r.spec.Type)}
+	}
+	return nil
+}
+
+// unwanted is a payload that is of no use without its tree.
+type unwanted struct{ error }
+
+func (u unwanted) Read([]byte) (int, error)       { return 0, u.error }
+func (u unwanted) Seek(int64, int) (int64, error) { return 0, u.error }
 
 // accepted writes down whom the unit is sent to, before it can begin there.
 func (r *errand) accepted(store string) error {

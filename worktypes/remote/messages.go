@@ -51,6 +51,7 @@ type submitMsg struct {
 	Node   string   `cbor:"13,keyasint,omitempty"` // that is to do it; empty: the one that is asked
 	Signed bool     `cbor:"14,keyasint,omitempty"` // the end of the payload has a signature
 	Token  string   `cbor:"15,keyasint,omitempty"` // Receptor's signature
+	Whole  bool     `cbor:"16,keyasint,omitempty"` // nothing of the tree is to be kept for another unit
 }
 
 // unitMsg is follow, cancel, release and query. An empty id in a cancel or
@@ -81,12 +82,13 @@ type acceptedMsg struct {
 
 	Offset int64  `cbor:"3,keyasint,omitempty"` // what is there of the payload
 	Store  string `cbor:"4,keyasint,omitempty"` // the incarnation of this node's store
+	Binary bool   `cbor:"5,keyasint,omitempty"` // the unit's process reads zips that are not in base64
 }
 
 // lackingMsg answers a manifest.
 type lackingMsg struct {
 	Pieces []byte `cbor:"1,keyasint,omitempty"` // a bit for each piece, the lowest first
-	Refuse string `cbor:"2,keyasint,omitempty"` // why the tree is not taken; empty: it is
+	Unkept string `cbor:"2,keyasint,omitempty"` // why nothing of it is kept for another unit; empty: it is
 }
 
 // statusMsg is a worktypes.Status. Times are nanoseconds since 1970, 0 for none.

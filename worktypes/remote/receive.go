@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -99,11 +100,10 @@ func (x *exchange) takeIn(m submitMsg, p *worktypes.Payload) error {
 			p.Close()
 		}
 	}()
-	owner, known := x.contentOwner(m)
-	withTree := m.Tree && m.Node == "" && known && p.Size() == 0 && p.TakesTree()
-	err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree, Offset: p.Size(), Store: x.s.m.Store()})
+	withTree := m.Tree && p.Size() == 0 && p.TakesTree()
+	err := x.send(typeAccepted, acceptedMsg{WantPayload: true, WantTree: withTree, Offset: p.Size(), Store: x.s.m.Store(), Binary: p.TakesBinary()})
 	if err == nil && withTree {
-		err = x.receiveTree(p, owner)
+		err = x.receiveTree(p, m)
 	}
 	if err != nil {
 		return err
@@ -254,38 +254,47 @@ func (x *exchange) verify(m submitMsg, end payloadEndMsg) error {
 	return nil
 }
 
-// contentOwner tells whose content the tree of a submit is. known is false where
-// nothing says for certain who submits.
-func (x *exchange) contentOwner(m submitMsg) (_ content.Owner, known bool) {
+// contentOwner tells whose content the tree of a submit is: nil where nobody wants
+// it to be kept, and nil with the reason where nothing says for certain who submits.
+func (x *exchange) contentOwner(m submitMsg) (*content.Owner, error) {
+	if m.Whole {
+		return nil, nil
+	}
 	lasting := x.peer
 	if x.s.Lasting != nil {
 		lasting = x.s.Lasting(x.peer)
 	}
 	if len(m.Key) > maxKey || len(m.Key) > 0 && len(m.Key) < minKey || lasting == "" && len(m.Key) == 0 {
-		return content.Owner{}, false
+		return nil, errNobody
 	}
-	return content.OwnerOf(lasting, m.Key), true
+	owner := content.OwnerOf(lasting, m.Key)
+	return &owner, nil
 }
 
+// errNobody is why a tree cannot be kept: nobody could be told to have sent it.
+var errNobody = errors.New("it came with neither an identity nor a key by which it could be found again")
+
 // receiveTree takes the manifest, tells what of it is lacking, and takes that.
-func (x *exchange) receiveTree(p *worktypes.Payload, owner content.Owner) error {
+func (x *exchange) receiveTree(p *worktypes.Payload, m submitMsg) error {
 	buf := takeBuffer()
 	defer buffers.Put(buf)
 	in := x.input(p, typeTreeEnd, *buf, sha256.New())
-	pieces, lacking, err := p.Tree(owner, in)
-	if errors.Is(err, content.ErrNoRoom) {
-		x.log.Info("the tree of a work unit is not taken; all of it comes as payload", "unit", p.Unit(), "cause", err)
-		return x.send(typeLacking, lackingMsg{Refuse: cut(err.Error())})
-	}
+	owner, unkept := x.contentOwner(m)
+	wants, err := p.Tree(owner, in)
 	if err != nil {
 		return in.outcome(err)
 	}
 	x.tree = in.last.SHA256
-	if err := x.send(typeLacking, lackingMsg{Pieces: toBits(lacking)}); err != nil {
+	lacking := lackingMsg{Pieces: toBits(wants.Lacking)}
+	if unkept = cmp.Or(wants.Unkept, unkept); unkept != nil {
+		x.log.Info("nothing of the tree of a work unit is kept", "unit", p.Unit(), "cause", unkept)
+		lacking.Unkept = cut(unkept.Error())
+	}
+	if err := x.send(typeLacking, lacking); err != nil {
 		return err
 	}
 	in = x.input(p, typePiecesEnd, *buf, nil)
-	return in.outcome(x.receivePieces(in, p, pieces, lacking))
+	return in.outcome(x.receivePieces(in, p, wants.Pieces, wants.Lacking))
 }
 
 func (x *exchange) receivePieces(in *input, p *worktypes.Payload, pieces []tree.Piece, lacking []bool) error {

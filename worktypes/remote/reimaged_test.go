@@ -18,7 +18,7 @@ func TestReimagedTarget(t *testing.T) {
 	mark := filepath.Join(t.TempDir(), "mark")
 	spec, store := shell("echo once >>"+mark+"; cat "+mark), ""
 	spec.ID = worktypes.NewID()
-	input := remote.Input{Payload: func(bool) io.Reader { return strings.NewReader("") }, Accepted: func(s string) error { store = s; return nil }}
+	input := remote.Input{Payload: func(remote.Takes) io.Reader { return strings.NewReader("") }, Accepted: func(s string) error { store = s; return nil }}
 	job, err := before.client().SubmitInput(deadline(t), spec, input)
 	if err != nil {
 		t.Fatal(err)

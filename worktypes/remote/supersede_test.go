@@ -41,13 +41,13 @@ func TestNewerUploadSupersedes(t *testing.T) {
 		spec := shell("cat")
 		came, free, first := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 		go func() {
-			_, err := n.client().SubmitInput(deadline(t), spec, remote.Input{Ref: ref, Payload: func(bool) io.Reader {
+			_, err := n.client().SubmitInput(deadline(t), spec, remote.Input{Ref: ref, Payload: func(remote.Takes) io.Reader {
 				return &stuck{bytes.NewReader(all), len(all) / 2, came, free}
 			}})
 			first <- err
 		}()
 		<-came
-		job, err := n.client().SubmitInput(deadline(t), spec, remote.Input{Ref: ref, Payload: func(bool) io.Reader {
+		job, err := n.client().SubmitInput(deadline(t), spec, remote.Input{Ref: ref, Payload: func(remote.Takes) io.Reader {
 			return bytes.NewReader(all)
 		}})
 		if err != nil {

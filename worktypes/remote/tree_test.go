@@ -67,8 +67,8 @@ func scan(t testing.TB, dir string) *tree.Snapshot {
 // how many bytes travelled; it is right when the job has been submitted.
 func input(snap remote.Tree, key []byte) (_ remote.Input, sent *atomic.Int64) {
 	sent = new(atomic.Int64)
-	return remote.Input{Tree: snap, Key: key, Sent: sent.Store, Payload: func(with bool) io.Reader {
-		return strings.NewReader(fmt.Sprintln("payload", with))
+	return remote.Input{Tree: snap, Key: key, Sent: sent.Store, Payload: func(takes remote.Takes) io.Reader {
+		return strings.NewReader(fmt.Sprintln("payload", takes.Tree))
 	}}, sent
 }
 
@@ -112,29 +112,54 @@ func TestOnlyWhatIsLackingIsSent(t *testing.T) {
 // TestTreeThatIsNotTaken: the payload then brings everything.
 func TestTreeThatIsNotTaken(t *testing.T) {
 	t.Parallel()
+	n := newNode(t, "tcp")
+	in, sent := input(scan(t, directory(t, 1<<20)), key)
+	job, err := n.client().SubmitInput(deadline(t), shell("cat"), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectRest(t, job.Results, "payload false\n")
+	if sent.Load() > 10_000 {
+		t.Errorf("%d bytes were sent for nothing", sent.Load())
+	}
+}
+
+// TestTreeThatIsNotKept: it travels as any other, and the next time again.
+func TestTreeThatIsNotKept(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
 	for name, c := range map[string]struct {
-		spec  worktypes.Spec
 		key   []byte
+		whole bool
 		limit int64
-		want  string
+		why   string
 	}{
-		"the type takes none": {shell("cat"), key, 0, "payload false\n"},
-		"no room":             {worktypes.Spec{Type: "planter"}, key, 1000, "no tree\npayload false\n"},
-		"none is kept":        {worktypes.Spec{Type: "planter"}, key, -1, "no tree\npayload false\n"},
-		"a key too short":     {worktypes.Spec{Type: "planter"}, []byte("secret"), 0, "no tree\npayload false\n"},
-		"a key too long":      {worktypes.Spec{Type: "planter"}, make([]byte, 65), 0, "no tree\npayload false\n"},
+		"no room":          {key, false, 1000, "no room"},
+		"none is kept":     {key, false, -1, "set up to keep none"},
+		"a key too short":  {[]byte("secret"), false, 0, "neither an identity nor a key"},
+		"a key too long":   {make([]byte, 65), false, 0, "neither an identity nor a key"},
+		"nobody wants it":  {nil, true, 0, ""},
+		"wanted elsewhere": {key, true, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := newNodeWith(t, "tcp", worktypes.Options{ContentLimit: c.limit})
-			in, sent := input(scan(t, directory(t, 1<<20)), c.key)
-			job, err := n.client().SubmitInput(deadline(t), c.spec, in)
-			if err != nil {
-				t.Fatal(err)
+			snap := scan(t, directory(t, size))
+			for range 2 {
+				in, sent := input(snap, c.key)
+				told := ""
+				in.Whole, in.Unkept = c.whole, func(why string) { told = why }
+				job, err := n.client().SubmitInput(deadline(t), worktypes.Spec{Type: "planter"}, in)
+				if err != nil {
+					t.Fatal(err)
+				}
+				expectRest(t, job.Results, fmt.Sprintf("hello\n%d\npayload true\n", size))
+				if sent.Load() < size || !strings.Contains(told, c.why) || (told == "") != (c.why == "") {
+					t.Errorf("%d bytes; told %q", sent.Load(), told)
+				}
 			}
-			expectRest(t, job.Results, c.want)
-			if sent.Load() > 10_000 {
-				t.Errorf("%d bytes were sent for nothing", sent.Load())
+			if kept := n.m.ContentUsage(); kept.Used != 0 {
+				t.Errorf("%+v is kept", kept)
 			}
 		})
 	}
@@ -356,7 +381,7 @@ func TestTreeGoesOnAfterABreak(t *testing.T) {
 			in.Again = true
 			spec := worktypes.Spec{ID: worktypes.NewID(), Type: "planter"}
 			if name == "payload" { // long enough to break in it
-				in.Payload = func(bool) io.Reader { return strings.NewReader(strings.Repeat("payload ", 8<<10)) }
+				in.Payload = func(remote.Takes) io.Reader { return strings.NewReader(strings.Repeat("payload ", 8<<10)) }
 			}
 			job, err := client.SubmitInput(deadline(t), spec, in)
 			if err != nil {
@@ -374,5 +399,90 @@ func TestTreeGoesOnAfterABreak(t *testing.T) {
 				t.Errorf("%d bytes were sent after the break", sent.Load())
 			}
 		})
+	}
+}
+
+// counting counts what is written to a connection.
+type counting struct {
+	net.Conn
+	n *atomic.Int64
+}
+
+func (c counting) Write(b []byte) (int, error) {
+	c.n.Add(int64(len(b)))
+	return c.Conn.Write(b)
+}
+
+// TestTreeIsPassedOn: a node that forwards a unit sends of its tree what the other
+// one lacks, also when that was away, and after a restart of its own.
+func TestTreeIsPassedOn(t *testing.T) {
+	t.Parallel()
+	const size = 4 << 20
+	n := newNode(t, "tcp")
+	h := newHome(t, n)
+	var passed atomic.Int64
+	count := func() {
+		passed.Store(0)
+		h.wrap = func(c net.Conn) net.Conn { return counting{c, &passed} }
+	}
+	client := &remote.Client{Node: "home", Dial: func(context.Context) (net.Conn, error) {
+		a, b := net.Pipe()
+		server := remote.NewServer(h.m, nil)
+		server.Admin = "me"
+		go server.Serve(deadline(t), b, "me")
+		return a, nil
+	}}
+	dir := directory(t, size)
+	submit := func(whole bool, restart func()) {
+		t.Helper()
+		in, _ := input(scan(t, dir), key)
+		in.Whole = whole
+		spec := worktypes.Spec{ID: worktypes.NewID(), Type: "planter", Node: "x"}
+		job, err := client.SubmitInput(deadline(t), spec, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if restart != nil {
+			restart()
+			job.Close()
+			if job, err = client.Follow(deadline(t), spec.ID, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if text, err := io.ReadAll(job.Results); err != nil || string(text) != fmt.Sprintf("hello\n%d\npayload true\n", size) {
+			t.Fatalf("%q, %v, %+v", text, err, job.Status())
+		}
+	}
+	count()
+	submit(false, nil)
+	if sent := passed.Load(); sent < size {
+		t.Errorf("first: %d bytes", sent)
+	}
+	count()
+	h.cut()
+	submit(false, func() { h.restart(); h.mend(); count() })
+	if sent := passed.Load(); sent > 10_000 {
+		t.Errorf("again: %d bytes", sent)
+	}
+	count()
+	h.cut()
+	submit(true, func() { h.restart(); h.mend(); count() })
+	if sent := passed.Load(); sent < size {
+		t.Errorf("whole: %d bytes", sent)
+	}
+	if n.m.ContentUsage().Used == 0 {
+		t.Error("nothing is kept where the job is done")
+	}
+
+	in, _ := input(scan(t, dir), key)
+	spec := shell("cat")
+	spec.ID, spec.Node = worktypes.NewID(), "x"
+	job, err := client.SubmitInput(deadline(t), spec, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, job.Results)
+	if st := job.Status(); st.State != worktypes.Failed || !strings.Contains(st.Detail, "node x takes no directory") {
+		t.Errorf("%+v", st)
 	}
 }

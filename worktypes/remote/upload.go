@@ -23,10 +23,14 @@ type Input struct {
 	// to what was sent. It may be left out where the node knows for certain who
 	// submits.
 	Key []byte
+	// Whole has nothing of the tree kept for another unit, and all of it sent.
+	Whole bool
+	// Unkept, where it is not nil, is told why the node keeps nothing of the tree, so
+	// that all of it is sent, and will be the next time.
+	Unkept func(why string)
 	// Payload returns the standard input. It is called once, if the node wants
-	// one: withTree tells whether the node takes the tree. It may return nil for
-	// an empty input.
-	Payload func(withTree bool) io.Reader
+	// one. It may return nil for an empty input.
+	Payload func(Takes) io.Reader
 	// Sent, where it is not nil, hears from another goroutine how many bytes
 	// have been sent so far.
 	Sent func(bytes int64)
@@ -51,8 +55,15 @@ type Input struct {
 	// Token is a signature in Receptor's form; empty: none.
 	Token string
 
-	from  int64              // what the node has of the payload
-	order identity.WorkOrder // what is known of it
+	binary bool               // the node's word for Takes
+	from   int64              // what the node has of the payload
+	order  identity.WorkOrder // what is known of it
+}
+
+// Takes is what a node takes with a unit.
+type Takes struct {
+	Tree   bool // Input.Tree, and the payload need not have what is in it
+	Binary bool // zips in the payload that are not in base64
 }
 
 // Tree is a directory to send: a tree.Snapshot, or one that does more.
@@ -109,8 +120,8 @@ func (k *call) offer(ctx context.Context, input Input) (*Job, error) {
 	if err := wire.Unmarshal(body, &lacking); err != nil {
 		return nil, k.fail(ctx, err)
 	}
-	if lacking.Refuse != "" {
-		return u.run(nil)
+	if lacking.Unkept != "" && input.Unkept != nil {
+		input.Unkept(lacking.Unkept)
 	}
 	u.input.order.Tree = sum[:]
 	return u.run(func(i int) bool {
@@ -150,7 +161,7 @@ func (u *upload) write() {
 	err := u.pieces(*buf)
 	var payload io.Reader
 	if err == nil {
-		payload = u.input.Payload(u.lacking != nil)
+		payload = u.input.Payload(Takes{Tree: u.lacking != nil, Binary: u.input.binary})
 	}
 	if u.input.from > 0 && err == nil {
 		_, err = payload.(io.Seeker).Seek(u.input.from, io.SeekStart)
