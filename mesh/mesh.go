@@ -135,6 +135,8 @@ type Mesh struct {
 	local   routing.Local // as core was told; owned by route
 	changes chan func(*routing.Core, time.Time)
 	table   atomic.Pointer[routing.Table]
+	// rerouted is closed, and another one, when there is another table.
+	rerouted atomic.Pointer[chan struct{}]
 
 	mu         sync.Mutex
 	running    context.Context // of Run, nil before and Done after
@@ -208,6 +210,7 @@ func New(ctx context.Context, cfg Config) (*Mesh, error) {
 	m.epoch.Store(cfg.Epoch)
 	m.core = m.newCore(time.Now())
 	m.table.Store(m.core.Table())
+	m.rerouted.Store(newSignal())
 	for _, p := range cfg.Peers {
 		if err := m.AddPeer(p); err != nil {
 			return nil, err

@@ -226,6 +226,29 @@ func TestUnknownTargetNamesWhatIsKnown(t *testing.T) {
 	})
 }
 
+func TestAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNet(t)
+		n.line(1)
+		n0 := n.nodes["n0"]
+		if n0.Away("n2") != nil {
+			t.Error("a node that can be reached is away")
+		}
+		n.nodes["n2"].stop()
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		away := n0.Away("n2")
+		if away == nil {
+			t.Fatal("a node that has ended is not away")
+		}
+		select {
+		case <-away:
+			t.Error("it is called back while nothing has changed")
+		default:
+		}
+	})
+}
+
 func TestUnknownServiceIsRefusedByTheTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNet(t)

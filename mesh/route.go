@@ -48,6 +48,7 @@ func (m *Mesh) route(ctx context.Context) error {
 		m.flood(m.core.TakeSends())
 		if t := m.core.Table(); t != m.table.Load() {
 			m.table.Store(t)
+			close(*m.rerouted.Swap(newSignal()))
 			m.drainingAre(t.Draining())
 		}
 		if next, ok := m.core.NextTimer(); ok {
@@ -56,6 +57,30 @@ func (m *Mesh) route(ctx context.Context) error {
 			timer.Stop()
 		}
 	}
+}
+
+func newSignal() *chan struct{} {
+	c := make(chan struct{})
+	return &c
+}
+
+// Away returns nil where a way to a node is known, or may be by those that this one
+// asks for it. Else what it returns is closed when that is worth another look.
+func (m *Mesh) Away(to routing.NodeID) <-chan struct{} {
+	if m.cfg.Role != Router {
+		linked := m.hasNeighbour()
+		select {
+		case <-linked:
+			return nil
+		default:
+			return linked
+		}
+	}
+	changed := *m.rerouted.Load() // before the look
+	if _, known := m.table.Load().Cost(to); known {
+		return nil
+	}
+	return changed
 }
 
 // change has route run f; it returns false when the mesh has stopped.

@@ -37,6 +37,7 @@ func (n *Node) openWork(opt Options) error {
 		return err
 	}
 	n.forward = remote.NewForwarder(n.dialWork, n.log)
+	n.forward.Away = func(node string) <-chan struct{} { return n.mesh.Away(routing.NodeID(node)) }
 	if n.self != nil {
 		n.forward.Sign = n.self.SignWork
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
 
-// cancelTime is how long an answer to a cancel waits for its effect at another
-// node.
+// cancelTime is how long an answer to a cancel waits for that of another node, to
+// which there is a way.
 const cancelTime = time.Second
 
 // workCommand is the control socket's work: docs/control.md section 4.6.
@@ -44,8 +44,10 @@ func (n *Node) doWork(ctx context.Context, req *control.Request, s *control.Sess
 		return w.one(ctx, sub, func(id string) error { return s.Reply(n.unitStatus(id)) })
 	case "cancel":
 		return w.one(ctx, sub, func(id string) error { return w.cancel(ctx, id) })
-	case "release", "force-release":
-		return w.one(ctx, sub, func(id string) error { return w.release(ctx, id) })
+	case "release":
+		return w.one(ctx, sub, func(id string) error { return w.release(ctx, id, w.n.work.Release) })
+	case "force-release":
+		return w.one(ctx, sub, func(id string) error { return w.release(ctx, id, w.n.work.ForceRelease) })
 	case "results":
 		return w.results(ctx)
 	}
@@ -354,29 +356,17 @@ func (w workRequest) cancel(ctx context.Context, id string) error {
 		return unknownUnit(id, err)
 	}
 	answer := "cancelled"
-	if spec, err := w.n.work.Spec(id); err == nil && spec.Node != "" && !w.ends(ctx, id) {
+	ctx, done := context.WithTimeout(ctx, cancelTime)
+	defer done()
+	if !w.n.work.CancelTaken(ctx, id) {
 		answer = "cancel pending"
 	}
 	return w.s.Reply(map[string]string{answer: id})
 }
 
-// ends waits a moment for a unit's end.
-func (w workRequest) ends(ctx context.Context, id string) bool {
-	ctx, cancel := context.WithTimeout(ctx, cancelTime)
-	defer cancel()
-	states, err := w.n.work.Watch(ctx, id)
-	if err != nil {
-		return true
-	}
-	var st worktypes.Status
-	for st = range states {
-	}
-	return st.State.Terminal()
-}
-
-func (w workRequest) release(ctx context.Context, id string) error {
+func (w workRequest) release(ctx context.Context, id string, release func(context.Context, string) error) error {
 	spec, _, _, _ := w.n.work.About(id)
-	err := w.n.work.Release(ctx, id)
+	err := release(ctx, id)
 	w.record(remote.Event{Unit: id, Type: spec.Type, Owner: spec.Owner, Job: spec.Job, Err: err})
 	if err != nil {
 		return unknownUnit(id, err)

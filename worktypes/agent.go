@@ -140,6 +140,19 @@ func (e *Errand) Tell(change func(*Status)) {
 // Canceled is closed when somebody wants the unit to end.
 func (e *Errand) Canceled() <-chan struct{} { return e.u.cancel }
 
+// CancelSent says whether the other node has taken the cancel; the first word of it
+// counts.
+func (e *Errand) CancelSent(taken bool) {
+	e.u.mu.Lock()
+	defer e.u.mu.Unlock()
+	select {
+	case <-e.u.cancelSaid:
+	default:
+		e.u.cancelTaken = taken
+		close(e.u.cancelSaid)
+	}
+}
+
 // Expired is closed when the time in which the unit may be started is over.
 func (e *Errand) Expired() <-chan struct{} { return e.u.expired }
 
@@ -165,7 +178,7 @@ func (e *Errand) Finish(owed bool, change func(*Status)) {
 		return
 	}
 	var more []journal.Change
-	o := Owed{u.spec.ID, u.spec.Node}
+	o := u.m.debt(u.spec, tombTime)
 	if owed {
 		more = append(more, owe(o))
 	}

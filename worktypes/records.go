@@ -72,8 +72,13 @@ type tombstone struct {
 // Owed is a cancel and release that another node must still be told of; its key is
 // the unit's id, the same at both.
 type Owed struct {
-	ID   string `json:"-"`
-	Node string
+	ID    string `json:"-"`
+	Node  string
+	Until time.Time // then it is given up
+}
+
+func (m *Manager) debt(spec Spec, owing time.Duration) Owed {
+	return Owed{spec.ID, spec.Node, m.now().Add(owing).UTC()}
 }
 
 // openJournal opens the journal. One that cannot be read is put aside, with the

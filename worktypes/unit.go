@@ -30,6 +30,9 @@ type unit struct {
 	written chan struct{} // closed when there is an output; begun sees to that
 	begun   sync.Once
 	hasDir  atomic.Bool // the unit may have a directory
+	// cancelSaid is closed when an errand's cancel was taken where the job is, or cannot
+	// be told there now.
+	cancelSaid chan struct{}
 
 	// op is held through a change of state, its writes to disk included, so
 	// that one comes after the other. It is taken before mu.
@@ -52,19 +55,21 @@ type unit struct {
 	boot        string
 	plan        planRecord
 	remote      Remote
+	cancelTaken bool // by the node where the job is
 	subscribers map[chan Status]struct{}
 }
 
 func (m *Manager) newUnit(spec Spec, created time.Time) *unit {
 	return &unit{
-		m:       m,
-		spec:    spec,
-		dir:     m.store.path(spec.ID),
-		log:     m.log.With("unit", spec.ID, "job", spec.Job),
-		ended:   make(chan struct{}),
-		cancel:  make(chan struct{}),
-		expired: make(chan struct{}),
-		written: make(chan struct{}),
+		m:          m,
+		spec:       spec,
+		dir:        m.store.path(spec.ID),
+		log:        m.log.With("unit", spec.ID, "job", spec.Job),
+		ended:      make(chan struct{}),
+		cancel:     make(chan struct{}),
+		expired:    make(chan struct{}),
+		written:    make(chan struct{}),
+		cancelSaid: make(chan struct{}),
 		status: Status{
 			ID: spec.ID, WorkType: spec.Type, Owner: spec.Owner, Job: spec.Job,
 			State: Pending, ExitCode: -1, Created: created,
@@ -284,8 +289,9 @@ func (u *unit) requestCancel() error {
 	return nil
 }
 
-// release removes the unit, which has ended or is an errand.
-func (u *unit) release() error {
+// release removes the unit, which has ended or is an errand, whose other node may
+// be told so for a while.
+func (u *unit) release(owing time.Duration) error {
 	u.building.Lock() // it ends soon, as the unit has ended
 	defer u.building.Unlock()
 	u.op.Lock()
@@ -295,7 +301,7 @@ func (u *unit) release() error {
 	}
 	id := u.spec.ID
 	changes := append(removeUnit(id), bury(id, u.m.now()))
-	o := Owed{id, u.spec.Node}
+	o := u.m.debt(u.spec, owing)
 	owed := !u.state().State.Terminal() && u.remoteState().Store != ""
 	if owed {
 		changes = append(changes, owe(o))

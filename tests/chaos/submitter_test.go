@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -85,4 +86,27 @@ func (n *node) list(t *testing.T) map[string]unit {
 		t.Fatal(err)
 	}
 	return all
+}
+
+// A job that does not obey is canceled all the same, and its cancel is answered before
+// it has ended.
+func TestCancelOfAJobThatDoesNotObey(t *testing.T) {
+	t.Parallel()
+	m := startMesh(t)
+	j := newJob(t, 10)
+	if err := os.WriteFile(j.script, []byte("trap '' INT\necho started >>"+j.count+"\necho >"+j.arrived+"\ncat "+j.goOn+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	id := submit(t, m, j, strings.NewReader("x"))
+	j.atGate()
+	if got := m.a.work(t, "cancel", id); got["cancelled"] != id {
+		t.Errorf("cancel: %v", got)
+	}
+	if u, err := m.a.status(id); err != nil || u.StateName != "Running" {
+		t.Errorf("%+v, %v", u, err)
+	}
+	m.a.eventually("the end", func() bool {
+		u, err := m.a.status(id)
+		return err == nil && u.StateName == "Canceled"
+	})
 }

@@ -42,6 +42,7 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 	canceled, expired := e.Canceled(), e.Expired()
 	for tries := 0; ; tries++ {
 		before := time.Now()
+		late := isClosed(e.Canceled())
 		err := r.try(ctx)
 		if err == nil || ctx.Err() != nil {
 			return
@@ -56,6 +57,9 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 			return
 		}
 		r.log.Debug("work unit waits", "error", err)
+		if late {
+			e.CancelSent(false)
+		}
 		e.Tell(func(s *worktypes.Status) {
 			switch {
 			case errors.Is(err, errNoRoom):
@@ -67,7 +71,7 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 		if time.Since(before) > lastRetry {
 			tries = 0 // it was there for a while
 		}
-		if !pause(ctx, tries, canceled, expired) {
+		if !f.pause(ctx, spec.Node, tries, canceled, expired) {
 			return
 		}
 		if isClosed(canceled) {
@@ -119,7 +123,7 @@ func (r *errand) try(ctx context.Context) error {
 	go func() {
 		select {
 		case <-r.e.Canceled():
-			_ = job.Cancel(ctx) // a connection that breaks is tried again
+			r.cancel(ctx, job)
 		case <-gone:
 		}
 	}()
@@ -130,21 +134,37 @@ func (r *errand) try(ctx context.Context) error {
 	return nil
 }
 
+// cancel tells the node of a cancel, in a request that has an answer. Where that
+// does not come it is said on the job's connection; one that breaks is tried again.
+func (r *errand) cancel(ctx context.Context, job *Job) {
+	_, err := r.c.Cancel(ctx, r.spec.ID)
+	r.e.CancelSent(err == nil)
+	if err != nil {
+		_ = job.Cancel(ctx)
+	}
+}
+
 // isThere asks the node whether it has a unit that it may have been sent and that
 // is not to be started any more, and cancels it there where somebody wants that.
 func (r *errand) isThere(ctx context.Context) (bool, error) {
 	if !r.maybeSent {
 		return false, nil
 	}
+	canceled := isClosed(r.e.Canceled())
 	ask := r.c.Status
-	if isClosed(r.e.Canceled()) {
+	if canceled {
 		ask = r.c.Cancel
 	}
 	_, err := ask(ctx, r.spec.ID)
-	if errors.Is(err, worktypes.ErrUnknownUnit) {
+	switch {
+	case errors.Is(err, worktypes.ErrUnknownUnit):
 		return false, nil
+	case err != nil:
+		return false, err
+	case canceled:
+		r.e.CancelSent(true)
 	}
-	return err == nil, err
+	return true, nil
 }
 
 // whileWanted returns a context that ends when the unit is not to be started any

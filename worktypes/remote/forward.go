@@ -22,6 +22,10 @@ type Forwarder struct {
 	Sign  func(identity.WorkOrder) ([]byte, error)
 	Token func(node string) (string, error)
 
+	// Away returns nil where there is a way to a node, else what is closed when it is worth
+	// another look; nil: there always is. It is set before the first unit.
+	Away func(node string) <-chan struct{}
+
 	dial DialFunc
 	log  *slog.Logger
 
@@ -109,22 +113,39 @@ func (f *Forwarder) wait(ctx context.Context) bool {
 	}
 }
 
-// pause waits before another try, longer each time, half of it by chance. What
-// wakes ends it early.
-func pause(ctx context.Context, tries int, wake, wakeToo <-chan struct{}) bool {
+// pause waits before another try, longer each time, half of it by chance, and then
+// until there is a way to the node. What wakes ends it early.
+func (f *Forwarder) pause(ctx context.Context, node string, tries int, wake, wakeToo <-chan struct{}) bool {
 	d := min(firstRetry<<min(tries, 10), lastRetry)
 	timer := time.NewTimer(d/2 + rand.N(d/2))
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-wake:
-		return true
-	case <-wakeToo:
-		return true
-	case <-ctx.Done():
-		return false
+	waited := timer.C
+	for {
+		var back <-chan struct{}
+		if waited == nil {
+			if back = f.away(node); back == nil {
+				return true
+			}
+		}
+		select {
+		case <-waited:
+			waited = nil
+		case <-back:
+		case <-wake:
+			return true
+		case <-wakeToo:
+			return true
+		case <-ctx.Done():
+			return false
+		}
 	}
+}
+
+func (f *Forwarder) away(node string) <-chan struct{} {
+	if f.Away == nil {
+		return nil
+	}
+	return f.Away(node)
 }
 
 // Owes implements worktypes.Agent.
@@ -144,15 +165,22 @@ func (f *Forwarder) Owes(o worktypes.Owed, paid func()) {
 		if !f.wait(f.ctx) {
 			return
 		}
+		ctx, cancel := context.WithDeadline(f.ctx, o.Until)
+		defer cancel()
 		for tries := 0; ; tries++ {
-			err := f.client(o.Node, "").Release(f.ctx, o.ID)
+			err := f.client(o.Node, "").Release(ctx, o.ID)
 			if err == nil || !passing(err) { // there is no such unit, or it is not ours
 				paid()
 				return
 			}
-			if !pause(f.ctx, tries, nil, nil) {
-				return
+			if f.pause(ctx, o.Node, tries, nil, nil) {
+				continue
 			}
+			if f.ctx.Err() == nil {
+				f.log.Warn("a node was away too long to be told of the release of a work unit", "unit", o.ID, "node", o.Node, "error", err)
+				paid()
+			}
+			return
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/worktypes"
@@ -28,10 +29,12 @@ type home struct {
 	f   *remote.Forwarder
 	m   *worktypes.Manager
 
-	mu   sync.Mutex
-	away bool
-	wrap func(net.Conn) net.Conn // nil: as it is
-	open []net.Conn
+	mu      sync.Mutex
+	away    bool
+	wrap    func(net.Conn) net.Conn // nil: as it is
+	open    []net.Conn
+	back    chan struct{} // closed by mend
+	dialled int
 }
 
 func newHome(t *testing.T, to *node) *home {
@@ -53,6 +56,14 @@ func (h *home) start() {
 		h.t.Fatal(err)
 	}
 	h.f = remote.NewForwarder(h.dial, nil)
+	h.f.Away = func(string) <-chan struct{} {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.away {
+			return h.back
+		}
+		return nil
+	}
 	opt := h.opt
 	opt.Agent = h.f
 	if h.m, err = worktypes.Open(h.dir, types, opt); err != nil {
@@ -77,6 +88,7 @@ func (h *home) restart() { h.t.Helper(); h.stop(); h.start() }
 func (h *home) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.dialled++
 	if h.away {
 		return nil, errors.New("no route")
 	}
@@ -94,7 +106,7 @@ func (h *home) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 func (h *home) cut() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.away = true
+	h.away, h.back = true, make(chan struct{})
 	for _, c := range h.open {
 		c.Close()
 	}
@@ -105,6 +117,9 @@ func (h *home) cut() {
 func (h *home) mend() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.away {
+		close(h.back)
+	}
 	h.away, h.wrap = false, nil
 }
 
@@ -421,5 +436,101 @@ func TestForwarderWithAFullDisk(t *testing.T) {
 	}
 	if b, err := os.ReadFile(h.stdout(id)); string(b) != "some words\n" {
 		t.Errorf("%q, %v", b, err)
+	}
+}
+
+// A unit for a node that is away does not look for it again and again: it starts when
+// that is back.
+func TestWaitingDoesNotPoll(t *testing.T) {
+	n := newNode(t, "tcp")
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		h := &home{t: t, to: n, dir: dir}
+		h.cut()
+		h.start()
+		id := h.submit(shell("true"), nil)
+		time.Sleep(time.Minute)
+		before := h.dialled
+		time.Sleep(24 * time.Hour)
+		if h.dialled != before || before == 0 || before > 3 {
+			t.Errorf("dialled %d times, then %d", before, h.dialled)
+		}
+		h.cancel(id)
+		if st := h.wait(id); st.State != worktypes.Canceled {
+			t.Errorf("%+v", st)
+		}
+		h.stop()
+	})
+	h := &home{t: t, to: n, dir: dir}
+	h.cut()
+	h.start()
+	t.Cleanup(h.stop)
+	id := h.submit(shell("true"), nil)
+	reaches(t, h.m, id, func(st worktypes.Status) bool { return strings.Contains(st.Detail, "no route") })
+	h.mend()
+	if st := h.wait(id); st.State != worktypes.Succeeded {
+		t.Errorf("%+v", st)
+	}
+}
+
+// A cancel is answered by the node that does the job, or at once where that is away.
+func TestCancelTaken(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, newNode(t, "tcp"))
+	fifo, _ := gate(t)
+	var ids []string
+	for range 2 {
+		id := h.submit(shell("echo runs; read x <"+fifo), nil)
+		reaches(t, h.m, id, func(st worktypes.Status) bool { return st.State == worktypes.Running })
+		ids = append(ids, id)
+	}
+	h.cancel(ids[0])
+	if !h.m.CancelTaken(deadline(t), ids[0]) {
+		t.Error("a cancel was not taken by a node that is there")
+	}
+	h.cut()
+	h.cancel(ids[1])
+	if ctx := deadline(t); h.m.CancelTaken(ctx, ids[1]) || ctx.Err() != nil {
+		t.Error("a cancel was taken by a node that is away, or not answered")
+	}
+	h.restart() // it is not forgotten
+	h.mend()
+	for _, id := range ids {
+		if st := h.wait(id); st.State != worktypes.Canceled {
+			t.Errorf("%+v", st)
+		}
+	}
+}
+
+// What is owed to a node that is away is not forgotten by a restart, and not tried
+// for ever.
+func TestOwedRelease(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, "tcp")
+	h := newHome(t, n)
+	fifo, _ := gate(t)
+	id := h.submit(shell("echo runs; read x <"+fifo), nil)
+	reaches(t, h.m, id, func(st worktypes.Status) bool { return st.State == worktypes.Running })
+	h.cut()
+	if err := h.m.Release(deadline(t), id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.m.Status(id); !errors.Is(err, worktypes.ErrUnknownUnit) {
+		t.Errorf("the unit here: %v", err)
+	}
+	paid := make(chan struct{})
+	h.f.Owes(worktypes.Owed{ID: worktypes.NewID(), Node: "x", Until: time.Now().Add(-time.Second)}, func() { close(paid) })
+	<-paid
+	h.restart()
+	states, err := n.m.Watch(deadline(t), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mend()
+	var last worktypes.Status
+	for last = range states {
+	}
+	if last.State != worktypes.Canceled {
+		t.Errorf("the job: %+v", last)
 	}
 }
