@@ -194,6 +194,32 @@ func TestAWX(t *testing.T) {
 
 // TestKilledClient: who dies within the input of a unit has not ended it, and the
 // unit is not started.
+// A client may say how long its job's input is: then half of it never starts the job,
+// also where nothing else tells that the client was killed.
+func TestInputOfAToldSize(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "a.sock")
+	a := start(t, fmt.Sprintf("- node: {id: a, datadir: %s/a}\n- local-only\n- control-service: {filename: %s}\n- work-command: {worktype: cat, command: cat}\n", dir, socket))
+	for input, want := range map[string]string{"half": "Failed", "all of it": "Succeeded", "all of it, and more": "Succeeded"} {
+		c := dialSocket(t, socket)
+		m := c.expect(`{"command":"work","subcommand":"submit","node":"a","worktype":"cat","stdinsize":9,"grants":["bob"]}`, `Work unit created with ID ([A-Z0-9]+)\. .*`)
+		fmt.Fprint(c, input)
+		if err := c.UnixConn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if st := ended(t, a, m[1]); st.State.String() != want || want == "Succeeded" && st.StdoutSize != 9 {
+			t.Errorf("%q: %+v", input, st)
+		}
+		if spec, err := a.work.Spec(m[1]); err != nil || !spec.Allows("bob/1") || spec.Allows("carol") {
+			t.Errorf("%+v, %v", spec, err)
+		}
+		c.Close()
+	}
+	c := dialSocket(t, socket)
+	c.expect(`{"command":"work","subcommand":"submit","node":"a","worktype":"cat","stdinsize":"x"}`, `ERROR: .*stdinsize.*`)
+}
+
 func TestKilledClient(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -132,7 +132,7 @@ func unknownUnit(id string, err error) error {
 }
 
 // submitKeys are the parameters of a submit that are none of the work type's.
-var submitKeys = [...]string{"command", "subcommand", "node", "worktype", "tlsclient", "ttl", "signwork", "signature"}
+var submitKeys = [...]string{"command", "subcommand", "node", "worktype", "tlsclient", "ttl", "signwork", "signature", "grants", "stdinsize"}
 
 // spec reads a submit.
 func (w workRequest) spec() (worktypes.Spec, error) {
@@ -178,9 +178,6 @@ func (w workRequest) options(spec *worktypes.Spec, local bool) error {
 	if err != nil {
 		return err
 	}
-	if limit := w.n.cfg.WorkLimits.TTL; ttl == "" && !local && limit > 0 {
-		spec.Expires = time.Now().Add(limit).UTC()
-	}
 	if ttl != "" {
 		if local {
 			return errors.New("work submit: ttl only applies to remote nodes")
@@ -190,6 +187,12 @@ func (w workRequest) options(spec *worktypes.Spec, local bool) error {
 			return fmt.Errorf("work submit: ttl %.40q is no duration like 30s or 1h", ttl)
 		}
 		spec.Expires = time.Now().Add(d).UTC()
+	}
+	if _, _, err := w.stdinSize(); err != nil {
+		return fmt.Errorf("work submit: %w", err)
+	}
+	if spec.Grants, err = w.req.Strings("grants"); err != nil {
+		return err
 	}
 	if !local {
 		if spec.TLSClient, err = w.req.String("tlsclient"); err != nil {
@@ -272,13 +275,33 @@ var errGone = errors.New("the client went away within the job's input")
 
 // takeIn takes the job's input, to the end that the client gives it.
 func (w workRequest) takeIn(p *worktypes.Payload) error {
-	if _, err := io.Copy(p, struct{ io.Reader }{w.s}); err != nil {
+	size, told, err := w.stdinSize()
+	if err != nil {
 		return fmt.Errorf("work submit: %w", err)
 	}
-	if w.s.Gone() {
+	in := struct{ io.Reader }{w.s}
+	if told {
+		in.Reader = io.LimitReader(w.s, size)
+	}
+	if _, err := io.Copy(p, in); err != nil {
+		return fmt.Errorf("work submit: %w", err)
+	}
+	if w.s.Gone() || told && p.Size() < size {
 		return errGone
 	}
 	return p.Commit(p.Size(), p.Sum())
+}
+
+// stdinSize is how long the client says that the input is, if it does: over TCP nothing
+// else tells its end from that of the client.
+func (w workRequest) stdinSize() (size int64, told bool, err error) {
+	if told = w.req.Has("stdinsize"); told {
+		size, err = w.req.Int("stdinsize")
+	}
+	if err == nil && size < 0 {
+		err = fmt.Errorf("stdinsize is %d, less than none", size)
+	}
+	return size, told, err
 }
 
 // unitStatus is a unit as Receptor's clients know it.

@@ -36,6 +36,9 @@ type Options struct {
 	// Keeper opens what starts the jobs, once the data directory is taken; nil:
 	// they are children of this process and end with it. The Manager closes it.
 	Keeper func() (Keeper, error)
+	// TTL is how long a unit with a Spec.Node may wait for its start where it does not
+	// say; 0: for ever.
+	TTL time.Duration
 	// Agent does units with a Spec.Node; nil: there are none.
 	Agent Agent
 	// Limits is how many jobs of a type run at once; 0 or none: any number.
@@ -58,6 +61,7 @@ type Manager struct {
 	types    *Registry
 	log      *slog.Logger
 	grace    time.Duration
+	ttl      time.Duration
 	now      func() time.Time
 	lock     *os.File
 	follower *follower
@@ -92,7 +96,7 @@ func Open(dir string, types *Registry, opt Options) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{
-		dir: dir, types: types, log: opt.Log, grace: opt.Grace, now: opt.Now, lock: lock,
+		dir: dir, types: types, log: opt.Log, grace: opt.Grace, ttl: opt.TTL, now: opt.Now, lock: lock,
 		agent: opt.Agent, keep: opt.Retention,
 		closing: make(chan struct{}), leaving: make(chan struct{}), hurry: make(chan struct{}), closed: make(chan struct{}),
 		units: map[string]*unit{}, tombs: map[string]struct{}{}, queue: newQueue(opt.Limits),
@@ -195,6 +199,9 @@ func (m *Manager) Types() []string { return m.types.Names() }
 func (m *Manager) Submit(spec Spec) (Status, error) {
 	if spec.Job == "" {
 		spec.Job = spec.ID
+	}
+	if spec.Node != "" && spec.Expires.IsZero() {
+		spec.Expires = m.In(m.ttl)
 	}
 	if err := spec.Validate(); err != nil {
 		return Status{}, err

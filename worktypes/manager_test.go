@@ -194,6 +194,7 @@ func TestSubmitIsIdempotent(t *testing.T) {
 		func(s *Spec) { s.Owner = "somebody else" },
 		func(s *Spec) { s.Params = map[string]string{"script": "echo y"} },
 		func(s *Spec) { s.Type = "absent" },
+		func(s *Spec) { s.Grants = []string{"me too"} },
 	} {
 		other := spec
 		change(&other)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -101,8 +102,9 @@ func (s Spec) Validate() error {
 	return nil
 }
 
-// equal reports whether a repeated submit asks for the same. Job is left out:
-// it is a label.
+// equal reports whether a repeated submit asks for the same. Job is left out, which
+// is a label, and what is of that submit: how long it waits, and how it is signed.
 func (s Spec) equal(o Spec) bool {
-	return s.ID == o.ID && s.Type == o.Type && Base(s.Owner) == Base(o.Owner) && s.Node == o.Node && maps.Equal(s.Params, o.Params)
+	return s.ID == o.ID && s.Type == o.Type && Base(s.Owner) == Base(o.Owner) && s.Node == o.Node && maps.Equal(s.Params, o.Params) &&
+		slices.Equal(s.Grants, o.Grants)
 }

@@ -69,6 +69,8 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-node-id")
 	_ = cmd.MarkFlagFilename("socket")
+	f.DurationVar(&r.o.TTL, "ttl", 0, "do not start the job later than this (default: no limit)")
+	f.StringArrayVar(&r.o.Grants, "grant", nil, grantUsage)
 	f.BoolVar(&r.o.Sign, "sign", false, "sign the job with the identity: the node may ask for that")
 	cmd.MarkFlagsMutuallyExclusive("socket", "sign")
 	r.identity.flag(cmd)

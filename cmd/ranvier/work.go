@@ -166,6 +166,9 @@ func showUnits(w io.Writer, node string, list []worktypes.Status, asJSON bool) e
 	return t.Flush()
 }
 
+// grantUsage is of --grant.
+const grantUsage = "identity that may also see, follow, cancel and release the unit; may be repeated"
+
 // workSubmit is the command line of submit.
 type workSubmit struct {
 	access  access
@@ -175,6 +178,7 @@ type workSubmit struct {
 	detach  bool
 	json    bool
 	sign    bool
+	grants  []string
 }
 
 func newWorkSubmit() *cobra.Command {
@@ -190,6 +194,7 @@ func newWorkSubmit() *cobra.Command {
 	f.StringVar(&s.payload, "payload", "", "file with the job's standard input; - is standard input (default: empty)")
 	f.DurationVar(&s.ttl, "ttl", 0, "do not start the unit later than this (default: no limit)")
 	f.BoolVar(&s.sign, "sign", false, "sign the work: with your identity, or with --socket with that of its node")
+	f.StringArrayVar(&s.grants, "grant", nil, grantUsage)
 	f.BoolVar(&s.detach, "detach", false, "print NODE/UNIT when the unit is started, or stored with --socket, and leave it")
 	f.BoolVar(&s.json, "json", false, "with --detach: JSON instead of NODE/UNIT")
 	return cmd
@@ -231,7 +236,7 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 		return err
 	}
 	defer done()
-	spec := worktypes.Spec{ID: worktypes.NewID(), Type: kind, Params: params}
+	spec := worktypes.Spec{ID: worktypes.NewID(), Type: kind, Params: params, Grants: s.grants}
 	if s.ttl > 0 {
 		spec.Expires = time.Now().Add(s.ttl)
 	}
@@ -281,6 +286,9 @@ func (s *workSubmit) store(ctx context.Context, node, kind string, params map[st
 	}
 	if s.sign {
 		request["signwork"] = "true"
+	}
+	if len(s.grants) > 0 {
+		request["grants"] = s.grants
 	}
 	if s.ttl > 0 {
 		request["ttl"] = s.ttl.String()

@@ -39,6 +39,9 @@ func (r *Request) Others(but ...string) (map[string]string, error) {
 	return others, nil
 }
 
+// Has reports whether a parameter is given, and not null.
+func (r *Request) Has(name string) bool { return r.params[name] != nil }
+
 // Int returns a parameter that is a whole number, also one in a string; 0 when
 // it is not given or null.
 func (r *Request) Int(name string) (int64, error) {

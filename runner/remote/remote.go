@@ -55,6 +55,10 @@ type Options struct {
 	Identity *identity.Self
 	// Sign has Identity sign the job (docs/security.md section 9).
 	Sign bool
+	// TTL is how long the job may wait for its start; 0: for ever.
+	TTL time.Duration
+	// Grants are identities that may also see and end the job.
+	Grants []string
 	// Transports makes links; nil: TCP.
 	Transports map[string]link.Transport
 	// ConnectTimeout is how long a peer may take to answer; 0: 5 s.
@@ -196,6 +200,9 @@ func (o *Options) complete() error {
 	}
 	if o.Sign && o.Identity == nil {
 		return errors.New("the job cannot be signed without an identity")
+	}
+	if o.TTL < 0 {
+		return fmt.Errorf("the time to wait for a start is %v: give one above zero, or 0 for no limit", o.TTL)
 	}
 	if o.Ident == "" {
 		o.Ident = runner.NewIdent()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/tree"
 	"github.com/ranvier-mesh/ranvier/runner"
@@ -111,7 +112,10 @@ func (r *run) submitWith(ctx, streams context.Context, client *work.Client, cont
 		input.Tree, input.Key = interruptible{content, ctx, r.o.Content}, r.key()
 		input.Whole = input.Key == nil || r.o.WholeJob
 	}
-	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name}
+	spec := worktypes.Spec{ID: r.unit, Type: ansiblerunner.Name, Grants: r.o.Grants}
+	if r.o.TTL > 0 {
+		spec.Expires = time.Now().Add(r.o.TTL)
+	}
 	if r.o.Broker != nil && r.o.Broker.Node != r.o.ViaReceptor {
 		spec.Node = r.o.ViaReceptor
 	}

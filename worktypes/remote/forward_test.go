@@ -320,6 +320,18 @@ func TestExpiresWhileItsNodeIsAway(t *testing.T) {
 	}
 }
 
+// A unit that does not say how long it may wait waits as long as its node says.
+func TestTimeToStartOfTheNode(t *testing.T) {
+	t.Parallel()
+	h := newHome(t, newNode(t, "tcp"))
+	h.opt.TTL = 20 * time.Millisecond
+	h.restart()
+	h.cut()
+	if st := h.wait(h.submit(shell("true"), nil)); st.State != worktypes.Failed || !strings.HasPrefix(st.Detail, "expired: ") {
+		t.Errorf("%+v", st)
+	}
+}
+
 // A unit may have begun in its time without a word of it coming through: then that
 // time says nothing of it any more.
 func TestBeganInTimeUnheard(t *testing.T) {
