@@ -45,7 +45,7 @@ func (n *Node) openWork(opt Options) error {
 		n.forward.Token = func(node string) (string, error) { return s.Token(node, time.Now()) }
 	}
 	w := worktypes.Options{Log: n.log, Agent: n.forward, ContentLimit: n.cfg.Node.ContentLimit,
-		Grace: n.cfg.WorkLimits.Grace, Limits: n.concurrent(types), Retention: n.retention()}
+		TTL: n.cfg.WorkLimits.TTL, Grace: n.cfg.WorkLimits.Grace, Limits: n.concurrent(types), Retention: n.retention()}
 	if len(opt.Keeper) > 0 {
 		w.Keeper = func() (worktypes.Keeper, error) {
 			return keeper.Open(n.cfg.Node.DataDir, keeper.Options{Command: opt.Keeper, Version: opt.Version, Log: n.log})
@@ -59,13 +59,16 @@ func (n *Node) workTypes() ([]worktypes.Type, error) {
 	var types []worktypes.Type
 	for _, w := range n.cfg.WorkCommands {
 		_, lookErr := exec.LookPath(w.Command)
-		if lookErr != nil && filepath.Base(w.Command) == "ansible-runner" && n.worker != "" {
+		runner := filepath.Base(w.Command) == "ansible-runner"
+		if lookErr != nil && runner && n.worker != "" {
 			n.log.Info("ansible-runner is not installed: this program's own worker takes its place", "worktype", w.WorkType, "item", w.Pos)
 			lookErr, w.Command = nil, n.worker
 		}
-		t, err := command.New(command.Config{
-			WorkType: w.WorkType, Command: w.Command, Params: w.Params, AllowRuntimeParams: w.AllowRuntimeParams,
-		})
+		c := command.Config{WorkType: w.WorkType, Command: w.Command, Params: w.Params, AllowRuntimeParams: w.AllowRuntimeParams}
+		if runner {
+			c.Grace = ansiblerunner.Grace
+		}
+		t, err := command.New(c)
 		if err != nil {
 			return nil, w.Pos.Errorf("", "%w", err)
 		}

@@ -18,10 +18,10 @@ import (
 // Name is what submitters call the type.
 const Name = "ansible-runner"
 
-// grace is how long the worker has to end a play that is canceled. The Python
+// Grace is how long the worker has to end a play that is canceled. The Python
 // one looks for its signal once in up to five seconds, then kills the play; either
 // still has to pack the artifacts.
-const grace = 20 * time.Second
+const Grace = 20 * time.Second
 
 // Find returns the type if this machine can run plays: with program, a ranvier
 // executable, as the worker where ansible-playbook is installed, else with the
@@ -65,7 +65,7 @@ func (r runner) Plan(spec worktypes.Spec, scratch string) (worktypes.Plan, error
 		Binary:  r.binary,
 		// A worker that is told to delete the directory does so first of all.
 		Tree:           &worktypes.TreePlan{Dir: dir, Argv: worker},
-		Grace:          grace,
+		Grace:          Grace,
 		SeparateStderr: true,
 	}, nil
 }

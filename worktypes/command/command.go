@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/google/shlex"
 
@@ -17,10 +18,11 @@ const ParamsKey = "params"
 
 // Config is a work-command item of the configuration file.
 type Config struct {
-	WorkType           string // what submitters call it
-	Command            string // the program
-	Params             string // its arguments, in shell words
-	AllowRuntimeParams bool   // whether a submit may add arguments (ParamsKey)
+	WorkType           string        // what submitters call it
+	Command            string        // the program
+	Params             string        // its arguments, in shell words
+	AllowRuntimeParams bool          // whether a submit may add arguments (ParamsKey)
+	Grace              time.Duration // of a canceled job; 0: the node's
 }
 
 // New returns the type. The error names the item's key that is wrong.
@@ -35,13 +37,14 @@ func New(c Config) (worktypes.Type, error) {
 	if err != nil {
 		return nil, fmt.Errorf("work-command %q: params %q: %w", c.WorkType, c.Params, err)
 	}
-	return &command{name: c.WorkType, argv: append([]string{c.Command}, words...), runtime: c.AllowRuntimeParams}, nil
+	return &command{name: c.WorkType, argv: append([]string{c.Command}, words...), runtime: c.AllowRuntimeParams, grace: c.Grace}, nil
 }
 
 type command struct {
 	name    string
 	argv    []string
 	runtime bool
+	grace   time.Duration
 }
 
 // Name implements worktypes.Type.
@@ -57,7 +60,7 @@ func (c *command) Plan(spec worktypes.Spec, _ string) (worktypes.Plan, error) {
 	}
 	extra := spec.Params[ParamsKey]
 	if extra == "" {
-		return worktypes.Plan{Argv: c.argv}, nil
+		return worktypes.Plan{Argv: c.argv, Grace: c.grace}, nil
 	}
 	if !c.runtime {
 		return worktypes.Plan{}, fmt.Errorf("%w: work type %q takes no %q: its allowruntimeparams is false", worktypes.ErrForbiddenParams, c.name, ParamsKey)
@@ -66,5 +69,5 @@ func (c *command) Plan(spec worktypes.Spec, _ string) (worktypes.Plan, error) {
 	if err != nil {
 		return worktypes.Plan{}, fmt.Errorf("%w: %q: %v", worktypes.ErrBadSpec, ParamsKey, err)
 	}
-	return worktypes.Plan{Argv: slices.Concat(c.argv, words)}, nil
+	return worktypes.Plan{Argv: slices.Concat(c.argv, words), Grace: c.grace}, nil
 }

@@ -50,9 +50,7 @@ func (k *keeper) start(l *worktypes.Launch) (process.ID, error) {
 	}
 	// The strings are copies: a line has a whole environment in it.
 	j := &kept{job: job{Unit: strings.Clone(l.Unit), Root: root}, dir: strings.Clone(l.Dir), cgroup: cgroup, stdout: stdout}
-	if cgroup == "" {
-		j.family = process.NewFamily(root, j.Unit)
-	}
+	j.family = process.NewFamily(root, j.Unit)
 	k.jobs[j.Unit], k.pids[pid] = j, j
 	return root, nil
 }

@@ -250,6 +250,33 @@ func TestCancelKillsEverything(t *testing.T) {
 	}
 }
 
+// A job has a cgroup of its own where that can be; a cancel ends also what has left it.
+func TestCancelReachesOtherCgroups(t *testing.T) {
+	t.Parallel()
+	base := openCgroups(t.TempDir()).base
+	if base == "" {
+		t.Skip("no cgroup can be made here")
+	}
+	other := filepath.Join(base, "elsewhere-"+worktypes.NewID())
+	if err := os.Mkdir(other, 0o755); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { os.Remove(other) })
+	m := node(t, t.TempDir())
+	script, started, _ := gate(t)
+	id := run(t, m, fmt.Sprintf("trap '' INT; sleep 600 & echo $! >%s/cgroup.procs; cat /proc/self/cgroup; %s", other, script))
+	started()
+	if err := m.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	if st, out := wait(t, m, id); st.State != worktypes.Canceled || !strings.Contains(out, cgroupPrefix+id) {
+		t.Errorf("%+v, cgroups %q", st, out)
+	}
+	if b, err := os.ReadFile(filepath.Join(other, "cgroup.procs")); len(b) > 0 || err != nil {
+		t.Errorf("processes %q are still there, %v", b, err)
+	}
+}
+
 func TestAJobHasTheSignalsOfAnyProgram(t *testing.T) {
 	t.Parallel()
 	m := node(t, t.TempDir())

@@ -52,7 +52,7 @@ type kept struct {
 	job
 	dir    string
 	cgroup string          // its directory; empty: none
-	family *process.Family // for where there is no cgroup
+	family *process.Family // also where there is a cgroup, which some may leave
 	stdout *os.File
 }
 
@@ -287,22 +287,17 @@ func (k *keeper) kill(unit string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), killTime)
 	defer cancel()
+	// Containers, systemd-run and PAM move what a job starts into other cgroups, and
+	// root may do so itself: the family is looked for first, while it is one.
+	err := j.family.Kill(ctx)
 	if j.cgroup != "" {
-		return killCgroup(ctx, j.cgroup)
+		err = errors.Join(err, killCgroup(ctx, j.cgroup))
 	}
-	return j.family.Kill(ctx)
+	return err
 }
 
 // interrupt is called with mu held: the child is not reaped meanwhile.
-func (j *kept) interrupt() error {
-	if j.cgroup == "" {
-		return j.family.Interrupt() // remembers who it is
-	}
-	if err := syscall.Kill(-j.Root.PID, syscall.SIGINT); err != nil && err != syscall.ESRCH {
-		return fmt.Errorf("interrupt process group %d: %w", j.Root.PID, err)
-	}
-	return nil
-}
+func (j *kept) interrupt() error { return j.family.Interrupt() } // it remembers who it is
 
 // drop drops a job that has ended and whose end is written down for good; false: it
 // has not ended.
