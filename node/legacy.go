@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/ranvier-mesh/ranvier/internal/config"
 	"github.com/ranvier-mesh/ranvier/internal/control"
+	"github.com/ranvier-mesh/ranvier/worktypes"
+	"github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
 
 // How long a Receptor node may take to answer: what this node asks for itself, and
@@ -258,9 +261,10 @@ func (w workRequest) legacySubmit(ctx context.Context) error {
 		request["params"] = w.req.Rest
 	}
 	request["command"], request["subcommand"] = "work", "submit"
+	kind, _ := w.req.String("worktype")
 	line, stream, err := w.n.legacy.begin(ctx, request)
 	if err != nil {
-		w.audit("", err)
+		w.record(remote.Event{Type: kind, Err: err})
 		return err
 	}
 	defer stream.Close()
@@ -273,12 +277,16 @@ func (w workRequest) legacySubmit(ctx context.Context) error {
 		w.legacyForget(ctx, id)
 		return err
 	}
-	_, err = io.Copy(stream, struct{ io.Reader }{w.s})
+	hash, size := sha256.New(), int64(0)
+	size, err = io.Copy(io.MultiWriter(stream, hash), struct{ io.Reader }{w.s})
+	asked := remote.Event{Unit: id, Type: kind, Payload: &worktypes.PayloadRef{Size: size, SHA256: [sha256.Size]byte(hash.Sum(nil))}}
 	if err != nil || w.s.Gone() {
+		asked.Err = errors.Join(err, errGone)
+		w.record(asked)
 		w.legacyForget(ctx, id) // before the connection ends: Receptor takes that for the end of the input
 		return errors.Join(err, control.ErrClose)
 	}
-	w.audit(id, nil)
+	w.record(asked)
 	if err := stream.CloseWrite(); err != nil {
 		return fmt.Errorf("legacy-control: %w", err)
 	}
@@ -333,6 +341,8 @@ func (w workRequest) legacyResults(ctx context.Context, request map[string]any) 
 		request["startpos"] = from
 	}
 	line, stream, err := w.n.legacy.begin(ctx, request)
+	unit, _ := request["unitid"].(string)
+	w.audit(unit, err)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package node
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -195,6 +197,16 @@ func TestLegacyControl(t *testing.T) {
 		t.Errorf("results %q", got)
 	}
 	results(t, socket, "kept1234", `{"command":"work","subcommand":"results","unitid":"kept1234","startpos":"3"}`)
+
+	record, err := os.ReadFile(filepath.Join(dir, "a", "audit.log"))
+	for _, want := range []string{
+		fmt.Sprintf(`"unit":"new5678","worktype":"cat","payload_bytes":5,"payload_sha256":"%x","outcome":"ok"`, sha256.Sum256([]byte("hello"))),
+		`"unit":"kept1234","outcome":"ok"`, `"action":"attach"`,
+	} {
+		if err != nil || !strings.Contains(string(record), want) {
+			t.Errorf("the audit record has no %s: %s, %v", want, record, err)
+		}
+	}
 	if got, want := old.requests()[len(old.requests())-1], `{"command":"work","startpos":3,"subcommand":"results","unitid":"kept1234"}`; got != want {
 		t.Errorf("Receptor was asked %s", got)
 	}

@@ -120,6 +120,9 @@ func (w workRequest) maySubmit(spec worktypes.Spec) (remote.Terms, error) {
 	conn, remotely := overMesh(w.s.Conn())
 	onHost := !remotely && w.s.Conn().LocalAddr().Network() == "unix"
 	grant := policy.Grant{Payload: w.n.cfg.ForType(spec.Type).Payload} // this host's socket
+	if !remotely && !onHost {                                          // over TCP, from whom no item can be chosen by
+		grant.NeedSignature = w.n.needSignature(spec.Type)
+	}
 	var by policy.Who
 	var err error
 	if remotely {

@@ -62,7 +62,12 @@ func (n *Node) openSigning() error {
 
 // secure reports whether submits of a type must be signed, whoever submits.
 func (n *Node) secure(workType string) bool {
-	return slices.Contains(n.signing.tokens, workType) || slices.ContainsFunc(n.cfg.WorkPolicies, func(p config.WorkPolicy) bool {
+	return slices.Contains(n.signing.tokens, workType) || n.needSignature(workType)
+}
+
+// needSignature reports whether a work-policy item wants such work signed.
+func (n *Node) needSignature(workType string) bool {
+	return slices.ContainsFunc(n.cfg.WorkPolicies, func(p config.WorkPolicy) bool {
 		return p.Kind == policy.Work && p.NeedSignature && policy.Match(p.Name, workType)
 	})
 }

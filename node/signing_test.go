@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -9,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"github.com/ranvier-mesh/ranvier/internal/freeport"
 	"io"
 	"net"
 	"os"
@@ -75,16 +77,17 @@ func TestSignedWork(t *testing.T) {
 	}
 	self := begin(t, ca, "a", identity.Router, "*")
 	alice, bob := begin(t, ca, "alice", identity.Client, "*"), begin(t, ca, "bob", identity.Client, "*")
+	port := freeport.Pick(t)
 	cfg := parse(t, fmt.Sprintf(`- node: {id: a, datadir: %s}
 - tcp-listener: {port: 0, bindaddr: 127.0.0.1}
-- control-service: {service: control}
+- control-service: {service: control, tcplisten: "127.0.0.1:%d"}
 - work-command: {worktype: cat, command: cat}
 - work-command: {worktype: boss, command: cat}
 - work-command: {worktype: key, command: cat}
 - work-policy: {worktype: cat, needsignature: true}
 - work-policy: {worktype: boss, needsignature: true, issuers: [alice]}
 - work-policy: {worktype: key, needsignature: true, issuers: 'key:%s'}
-`, dir, bob.KeyID()))
+`, dir, port, bob.KeyID()))
 	n := running(t, cfg, Options{Transports: secured(self), Identity: self, CA: ca})
 	atAlice, atBob := workAt(attached(t, n, alice), "a"), workAt(attached(t, n, bob), "a")
 	limit, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -124,6 +127,19 @@ func TestSignedWork(t *testing.T) {
 	}
 	if err := submit(atAlice, worktypes.NewID(), "key", "work", bob.SignWork); err != nil {
 		t.Errorf("signed with the key that is named: %v", err)
+	}
+	// Who comes over TCP cannot sign, and is not on this host.
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "work submit a cat\n")
+	lines := bufio.NewScanner(conn)
+	for lines.Scan() && strings.HasPrefix(lines.Text(), "Receptor Control") {
+	}
+	if !strings.HasPrefix(lines.Text(), "ERROR: ") || !strings.Contains(lines.Text(), "sign it") {
+		t.Errorf("unsigned over TCP: %q, %v", lines.Text(), lines.Err())
 	}
 	// The same submit again is the same unit, and starts nothing.
 	if err := submit(atAlice, first, "cat", "work", again); err != nil {

@@ -34,7 +34,11 @@ func (n *Node) doWork(ctx context.Context, req *control.Request, s *control.Sess
 	w := workRequest{n: n, req: req, s: s, peer: peerOf(s), action: actionOf(sub)}
 	switch sub {
 	case "submit":
-		if elsewhere, err := w.elsewhere(ctx); elsewhere || err != nil {
+		elsewhere, err := w.elsewhere(ctx)
+		if err != nil && !elsewhere {
+			w.record(remote.Event{Err: err})
+		}
+		if elsewhere || err != nil {
 			return err
 		}
 		return w.submit(ctx)
@@ -238,12 +242,13 @@ func (w workRequest) submit(ctx context.Context) error {
 		return err
 	}
 	p, err := m.Payload(spec.ID)
-	if err != nil {
-		return err
+	if err == nil {
+		p.Limit(terms.Payload)
+		defer p.Close()
+		err = w.s.Say("Work unit created with ID " + spec.ID + ". Send stdin data and EOF.")
 	}
-	p.Limit(terms.Payload)
-	defer p.Close()
-	if err := w.s.Say("Work unit created with ID " + spec.ID + ". Send stdin data and EOF."); err != nil {
+	if err != nil {
+		w.record(remote.Event{Unit: spec.ID, Type: spec.Type, Owner: spec.Owner, Job: spec.ID, Err: err})
 		return err
 	}
 	err = w.takeIn(p)
