@@ -17,7 +17,8 @@ import (
 // options, then the private data directory as a zip, then the end
 // (docs/runner.md §1.1). The directory is not changed. Its zip waits in an
 // unlinked file in o.TempDir, since its size comes before it; memory does not
-// grow with the files.
+// grow with the files. What there is to hear of meanwhile, o.Warn hears: events, states
+// and artifacts are of those who run the job or read its results.
 //
 // Nothing is written where the error is ErrNoPrivateDataDir or ErrOptions. A
 // directory that cannot be read gives an error that wraps a *fs.PathError, and

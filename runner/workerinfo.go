@@ -24,7 +24,8 @@ type Info struct {
 }
 
 // WorkerInfo describes this host. The UUID is in ~/.ansible_runner_uuid, where
-// the Python tool has it too; the first call makes it.
+// the Python tool has it too; the first call makes it. A missing Ansible is an error
+// only where there is no container engine either: AWX gives up a host with errors.
 func WorkerInfo(version string) Info {
 	i := Info{CPUs: runtime.NumCPU(), Version: version}
 	var sys unix.Sysinfo_t
@@ -33,7 +34,7 @@ func WorkerInfo(version string) Info {
 	} else {
 		i.Errors = append(i.Errors, "memory: "+err.Error())
 	}
-	if _, err := exec.LookPath("ansible-playbook"); err != nil {
+	if _, err := exec.LookPath("ansible-playbook"); err != nil && !runsContainers() {
 		i.Errors = append(i.Errors, notStarted("", "ansible-playbook", err))
 	}
 	id, err := hostUUID()
@@ -42,6 +43,17 @@ func WorkerInfo(version string) Info {
 	}
 	i.UUID = id
 	return i
+}
+
+// runsContainers tells whether jobs can bring their Ansible in an image, as those
+// of AWX do.
+func runsContainers() bool {
+	for _, engine := range []string{"podman", "docker"} {
+		if _, err := exec.LookPath(engine); err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // hostUUID reads the file, or makes it; of two that make it at the same time

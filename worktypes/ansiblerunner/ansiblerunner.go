@@ -24,18 +24,29 @@ const Name = "ansible-runner"
 const Grace = 20 * time.Second
 
 // Find returns the type if this machine can run plays: with program, a ranvier
-// executable, as the worker where ansible-playbook is installed, else with the
-// Python tool's worker. An empty program is none. Ours calls this machine node
-// in its messages. The error, which wraps exec.ErrNotFound, says what to install.
+// executable, as the worker where ansible-playbook is installed; else with the
+// Python tool's worker; else, for jobs that bring Ansible in an image, with
+// program where there is an engine for containers. An empty program is none. Ours
+// calls this machine node in its messages. The error, which wraps exec.ErrNotFound,
+// says what to install.
 func Find(program, node string) (worktypes.Type, error) {
-	if _, err := exec.LookPath("ansible-playbook"); err == nil && program != "" {
-		return runner{argv: []string{program, "worker", "--node", node}, name: filepath.Base(program) + " worker", binary: true}, nil
+	ours := runner{argv: []string{program, "worker", "--node", node}, name: filepath.Base(program) + " worker", binary: true}
+	if program != "" && installed("ansible-playbook") {
+		return ours, nil
 	}
 	path, err := exec.LookPath("ansible-runner")
-	if err != nil {
-		return nil, fmt.Errorf("no ansible-playbook on PATH: install ansible-core (Debian and pip: ansible-core), or ansible-runner with it: %w", err)
+	switch {
+	case err == nil:
+		return runner{argv: []string{path, "worker"}, name: "ansible-runner worker"}, nil
+	case program != "" && (installed("podman") || installed("docker")):
+		return ours, nil // jobs bring Ansible in their image
 	}
-	return runner{argv: []string{path, "worker"}, name: "ansible-runner worker"}, nil
+	return nil, fmt.Errorf("no ansible-playbook on PATH: install ansible-core (Debian and pip: ansible-core), ansible-runner with it, or podman for jobs in containers: %w", err)
+}
+
+func installed(program string) bool {
+	_, err := exec.LookPath(program)
+	return err == nil
 }
 
 // runner is the type by means of the worker that argv starts.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -140,5 +141,46 @@ func TestFailureIsInDetail(t *testing.T) {
 	}
 	if st.StdoutSize != 0 {
 		t.Errorf("%d bytes in the stream", st.StdoutSize)
+	}
+}
+
+// TestFind: who does the jobs follows from what is installed.
+func TestFind(t *testing.T) {
+	for _, c := range []struct {
+		installed []string
+		program   string
+		worker    string // "": none
+	}{
+		{nil, "/x/ranvier", ""},
+		{[]string{"ansible-playbook", "ansible-runner"}, "/x/ranvier", "/x/ranvier"},
+		{[]string{"ansible-playbook", "ansible-runner"}, "", "ansible-runner"},
+		{[]string{"ansible-runner", "podman"}, "/x/ranvier", "ansible-runner"},
+		{[]string{"podman"}, "/x/ranvier", "/x/ranvier"},
+		{[]string{"docker"}, "/x/ranvier", "/x/ranvier"},
+		{[]string{"podman"}, "", ""},
+	} {
+		bin := t.TempDir()
+		for _, name := range c.installed {
+			if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Setenv("PATH", bin)
+		typ, err := ansiblerunner.Find(c.program, "n")
+		if c.worker == "" {
+			if !errors.Is(err, exec.ErrNotFound) {
+				t.Errorf("%+v: %v", c, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		plan, err := typ.Plan(worktypes.Spec{Type: ansiblerunner.Name}, "/s")
+		ours := c.worker == c.program
+		if err != nil || !strings.HasSuffix(plan.Argv[0], c.worker) || plan.Binary != ours {
+			t.Errorf("%+v: %v, %+v", c, err, plan)
+		}
 	}
 }
