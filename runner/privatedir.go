@@ -2,12 +2,16 @@ package runner
 
 import (
 	"errors"
+	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ranvier-mesh/ranvier/internal/jobdir"
 )
 
 // memoryShare is the part of a tmpfs's free memory that a job's files may take
@@ -23,6 +27,7 @@ type privateDir struct {
 
 	mu     sync.Mutex
 	dir    string
+	lock   *jobdir.Lock
 	within bool // the memory
 	over   bool
 }
@@ -38,11 +43,11 @@ func (p *privateDir) place(bytes int64) (dir string, limit int64, err error) {
 		return "", 0, errOver
 	}
 	if p.dir == "" && fits(p.memory, bytes) {
-		p.dir, err = os.MkdirTemp(p.memory, "ranvier-worker-")
+		p.dir, p.lock, err = makeInUse(p.memory)
 		p.within = err == nil
 	}
 	if p.dir == "" {
-		p.dir, err = os.MkdirTemp("", "ranvier-worker-")
+		p.dir, p.lock, err = makeInUse(os.TempDir())
 	}
 	if !p.within {
 		return p.dir, 0, err
@@ -61,7 +66,66 @@ func (p *privateDir) remove() error {
 	if p.dir == "" {
 		return nil
 	}
+	defer p.lock.Unlock()
 	return os.RemoveAll(p.dir)
+}
+
+// ownPrefix begins the names of such directories.
+const ownPrefix = "ranvier-worker-"
+
+// makeInUse makes a directory below base that is in use from its beginning: one
+// that a sweep gets hold of before is made once more.
+func makeInUse(base string) (string, *jobdir.Lock, error) {
+	for {
+		dir, err := os.MkdirTemp(base, ownPrefix)
+		if err != nil {
+			return "", nil, err
+		}
+		lock, err := jobdir.Use(dir)
+		if err == nil && isDir(dir) {
+			return dir, lock, nil
+		}
+		lock.Unlock()
+		if err != nil && !errors.Is(err, jobdir.ErrInUse) && !errors.Is(err, fs.ErrNotExist) {
+			return "", nil, errors.Join(err, os.Remove(dir))
+		}
+	}
+}
+
+// sweep removes what workers of this user have left that were killed: their
+// directories hold keys and passwords, and nobody else knows of them. One that is
+// locked, or that a process still works in, is a job's.
+func (p *privateDir) sweep(log *slog.Logger) {
+	for _, base := range []string{p.memory, os.TempDir()} {
+		if base == "" {
+			continue
+		}
+		found, err := filepath.Glob(filepath.Join(base, ownPrefix+"*"))
+		if err != nil {
+			continue // base has brackets in its name
+		}
+		for _, dir := range found {
+			if err := removeLeft(dir); err != nil {
+				log.Warn("what a killed worker has left stays", "dir", dir, "err", err)
+			}
+		}
+	}
+}
+
+func removeLeft(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() || info.Sys().(*syscall.Stat_t).Uid != uint32(os.Getuid()) {
+		return nil
+	}
+	claim, err := jobdir.Claim(dir)
+	if err != nil {
+		return nil // it is used, or gone, or nobody can tell
+	}
+	defer claim.Unlock()
+	if inside, err := jobdir.Inside(dir); err != nil || len(inside) > 0 {
+		return err
+	}
+	return os.RemoveAll(dir)
 }
 
 // fits tells whether the tmpfs at dir takes so many bytes easily.

@@ -3,8 +3,10 @@ package runner
 import (
 	"bytes"
 	"errors"
+	"log/slog"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -117,5 +119,42 @@ func TestWorkInMemory(t *testing.T) {
 				t.Errorf("left in %s: %v", dir, left)
 			}
 		}
+	}
+}
+
+// A worker removes what one that was killed has left, and neither what one has
+// that runs, if only to receive, nor what a process works in, nor anything else.
+func TestSweep(t *testing.T) {
+	base := t.TempDir()
+	t.Setenv("TMPDIR", base)
+	for _, name := range []string{ownPrefix + "killed/env", ownPrefix + "busy", "other"} {
+		if err := os.MkdirAll(filepath.Join(base, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(base, "other"), filepath.Join(base, ownPrefix+"link")); err != nil {
+		t.Fatal(err)
+	}
+	runs := new(privateDir)
+	dir, _, err := runs.place(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleeper := exec.Command("sleep", "600")
+	sleeper.Dir = filepath.Join(base, ownPrefix+"busy")
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	new(privateDir).sweep(slog.New(slog.DiscardHandler))
+	if err := sleeper.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = sleeper.Wait()
+	left, err := filepath.Glob(filepath.Join(base, "*"))
+	if want := []string{"other", ownPrefix + "busy", ownPrefix + "link", filepath.Base(dir)}; err != nil || len(left) != len(want) {
+		t.Errorf("%v, %v, want %v", left, err, want)
+	}
+	if err := runs.remove(); err != nil {
+		t.Error(err)
 	}
 }

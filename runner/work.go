@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ranvier-mesh/ranvier/internal/jobdir"
 	"github.com/ranvier-mesh/ranvier/runner/internal/archive"
 	"github.com/ranvier-mesh/ranvier/runner/internal/command"
 	"github.com/ranvier-mesh/ranvier/runner/internal/spool"
@@ -26,7 +27,8 @@ type WorkOptions struct {
 	// PrivateDataDir is where the job's directory is unpacked, beside what is
 	// there. Empty means a temporary one, which is removed at the end.
 	PrivateDataDir string
-	// Delete removes PrivateDataDir before the job, and after it.
+	// Delete removes PrivateDataDir before the job, and after it. Where another
+	// job uses it, that is an error before, and left to that one after.
 	Delete bool
 	// Keepalive, if not 0, is how long nothing is written before an event
 	// "keepalive" is: for links that close when they are idle.
@@ -141,6 +143,9 @@ func (w *worker) explain(ctx context.Context, err error) {
 
 func (w *worker) work(ctx context.Context, in io.Reader) (err error) {
 	own := &privateDir{memory: memoryDir()}
+	if w.PrivateDataDir == "" {
+		own.sweep(w.Log)
+	}
 	dir, remove, err := w.directory(own)
 	if err != nil {
 		return fault("Failed to make the private data directory.", err)
@@ -164,14 +169,40 @@ func (w *worker) directory(own *privateDir) (dir string, remove func() error, er
 	if dir, err = filepath.Abs(w.PrivateDataDir); err != nil {
 		return "", nil, err
 	}
-	remove = func() error { return nil }
 	if w.Delete {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := removeUnused(dir); err != nil {
 			return "", nil, err
 		}
-		remove = func() error { return os.RemoveAll(dir) }
 	}
-	return dir, remove, os.MkdirAll(dir, 0o700)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	lock, err := jobdir.Use(dir + "/") // which leads through a link: that one is the caller's
+	return dir, func() error {
+		lock.Unlock()
+		if !w.Delete {
+			return nil
+		}
+		err := removeUnused(dir)
+		if errors.Is(err, jobdir.ErrInUse) {
+			w.Log.Warn("the directory is left to another job", "dir", dir)
+			return nil
+		}
+		return err
+	}, err
+}
+
+// removeUnused removes a directory, unless a job runs there: ErrInUse.
+func removeUnused(dir string) error {
+	claim, err := jobdir.Claim(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, jobdir.ErrNoLocks) {
+		return err
+	}
+	defer claim.Unlock()
+	return os.RemoveAll(dir)
 }
 
 // receive reads the job. It goes on reading in a goroutine of its own, so that
@@ -199,6 +230,10 @@ func (w *worker) receive(ctx context.Context, in io.Reader, dir string, own *pri
 	case <-ctx.Done():
 		if d, ok := in.(interface{ SetReadDeadline(time.Time) error }); ok && d.SetReadDeadline(time.Unix(1, 0)) == nil {
 			<-done
+		}
+		select {
+		case <-done: // what is being unpacked ends by itself,
+		case <-time.After(time.Second): // unlike a Read that waits
 		}
 		return nil, "", context.Cause(ctx)
 	}

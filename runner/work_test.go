@@ -331,7 +331,26 @@ func TestWorkDirectory(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	d := work(t, t.Context(), strings.NewReader(string(sent)), runner.WorkOptions{PrivateDataDir: dir, Delete: true})
+	// What is in use by another job, if only one that is being received, is not removed.
+	in, sender := io.Pipe()
+	other := make(chan error, 1)
+	go func() {
+		other <- runner.Work(t.Context(), in, io.Discard, runner.WorkOptions{PrivateDataDir: dir})
+	}()
+	if _, err := sender.Write([]byte("{\"kwargs\": {}}\n")); err != nil { // it is there when this is read
+		t.Fatal(err)
+	}
+	deleting := runner.WorkOptions{PrivateDataDir: dir, Delete: true, StatusHandler: func(runner.Status) {
+		if _, err := os.Stat(filepath.Join(dir, "old")); err == nil {
+			t.Error("what was there before the job is there while it runs")
+		}
+	}}
+	if d := work(t, t.Context(), bytes.NewReader(sent), runner.WorkOptions{PrivateDataDir: dir, Delete: true}); d.err == nil || !strings.Contains(d.err.Error(), "a job is running there") {
+		t.Errorf("the directory was taken from a job: %v", d.err)
+	}
+	sender.Close()
+	<-other
+	d := work(t, t.Context(), bytes.NewReader(sent), deleting)
 	if _, err := os.Stat(dir); d.err != nil || !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v, %v", d.err, err)
 	}

@@ -48,7 +48,11 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 			ctx, stop := whileRunning(cmd.Context())
 			defer stop()
 			ctx = whileRead(ctx, os.Stdout)
-			return workEnd(ctx, runner.Work(ctx, os.Stdin, os.Stdout, o))
+			in, err := interruptible(os.Stdin)
+			if err != nil {
+				return err
+			}
+			return workEnd(ctx, runner.Work(ctx, in, os.Stdout, o))
 		},
 	}
 	f := cmd.Flags()
