@@ -93,7 +93,7 @@ func (u *unit) Status() Status {
 	u.mu.Lock()
 	st := u.status
 	u.mu.Unlock()
-	if !st.State.Terminal() {
+	if !st.State.Terminal() && u.isWritten() {
 		st.StdoutSize = u.stdoutSize()
 	}
 	return st

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,7 @@ type Client struct {
 
 	mu      sync.Mutex // guards what is below; never held over I/O but a line's
 	conn    net.Conn   // nil: there is no keeper
+	env     []string   // of the last start that conn was sent
 	seq     uint64
 	waiting map[uint64]chan message
 	tasks   map[string]*task // those whose end is not in the journal
@@ -156,7 +158,7 @@ func (c *Client) connect(start bool) error {
 		return err
 	}
 	c.mu.Lock()
-	c.conn = conn
+	c.conn, c.env = conn, nil
 	for _, j := range hello.Jobs {
 		t := c.tasks[j.Unit]
 		if t == nil {
@@ -305,6 +307,15 @@ func (c *Client) send(r *request, answer chan message) bool {
 	}
 	c.seq++
 	r.Seq = c.seq
+	if l := r.Launch; l != nil {
+		short := *l
+		if r.SameEnv = c.env != nil && slices.Equal(l.Env, c.env); r.SameEnv {
+			short.Env = nil
+		} else {
+			c.env = l.Env
+		}
+		r.Launch = &short
+	}
 	b, err := json.Marshal(r)
 	if err != nil {
 		return false

@@ -306,6 +306,29 @@ func TestAJobRunsInTheDirectoryOfItsNode(t *testing.T) {
 	}
 }
 
+// What the environment was at the start before is not sent again, and what has
+// changed of it is.
+func TestEachJobHasItsOwnEnvironment(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := client(t, dir, "1")
+	os.Mkdir(filepath.Join(dir, "units"), 0o700)
+	for i, colour := range []string{"red", "red", "green", "green", "red"} {
+		id := worktypes.NewID()
+		unit := filepath.Join(dir, "units", id)
+		task, err := c.Start(worktypes.Launch{Unit: id, Dir: unit, Argv: []string{"sh", "-c", "echo $COLOUR"},
+			Env: []string{"PATH=" + os.Getenv("PATH"), "COLOUR=" + colour}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-task.Done()
+		if out, err := os.ReadFile(unit + ".stdout"); string(out) != colour+"\n" {
+			t.Errorf("job %d has %q, %v", i, out, err)
+		}
+		task.Forget()
+	}
+}
+
 func TestErrorsOfAStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -29,6 +29,9 @@ type request struct {
 	Op     string
 	Unit   string
 	Launch *worktypes.Launch `json:",omitempty"`
+	// SameEnv says that Launch.Env, which is empty then, is that of the start
+	// before on this connection.
+	SameEnv bool `json:",omitempty"`
 }
 
 // message is a line from the keeper: the greeting, an answer, or the end of a

@@ -189,11 +189,18 @@ func (k *keeper) serve(conn net.Conn) {
 	}()
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, maxLine)
+	var env []string // of the last start
 	for lines.Scan() {
 		var r request
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			k.log.Error("a line that is no request", "error", err)
 			return
+		}
+		if l := r.Launch; l != nil {
+			if r.SameEnv {
+				l.Env = env
+			}
+			env = l.Env
 		}
 		k.do(c, r)
 	}
