@@ -29,8 +29,15 @@ import (
 // talk is a connection to a control socket.
 type talk struct {
 	t *testing.T
-	*net.UnixConn
+	halves
 	in *bufio.Reader
+}
+
+// halves is a connection that is closed in one direction alone: over a unix socket,
+// TCP, TLS or the mesh.
+type halves interface {
+	net.Conn
+	CloseWrite() error
 }
 
 func dialSocket(t *testing.T, path string) *talk {
@@ -39,9 +46,14 @@ func dialSocket(t *testing.T, path string) *talk {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newTalk(t, conn.(halves))
+}
+
+func newTalk(t *testing.T, conn halves) *talk {
+	t.Helper()
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(30 * time.Second)) // a lost reply fails the test
-	c := &talk{t, conn.(*net.UnixConn), bufio.NewReader(conn)}
+	c := &talk{t, conn, bufio.NewReader(conn)}
 	if line := c.line(); !strings.HasPrefix(line, "Receptor Control, node ") {
 		t.Fatalf("greeting %q", line)
 	}

@@ -20,6 +20,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if socket := os.Getenv(idleSocket); socket != "" {
+		if err := holdIdle(socket); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -3,11 +3,17 @@ package node
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -424,6 +430,55 @@ func submit(t *testing.T, socket, request, input string) (id string) {
 		t.Fatalf("%q, %v", line, err)
 	}
 	return strings.TrimSuffix(id, ".")
+}
+
+// Certificates laid out as Receptor's cert-init, cert-makereq and cert-signreq lay them
+// out, byte by byte where it counts: keys of PKCS #1, no key identifiers, and in the
+// SAN an otherName whose value is a UTF8String, beside DNS names.
+func TestCertificatesLaidOutAsReceptors(t *testing.T) {
+	t.Parallel()
+	s := site{t, t.TempDir()}
+	key := func(name string) *rsa.PrivateKey {
+		k, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(name+".key", pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)}))
+		return k
+	}
+	cert := func(name string, template, parent *x509.Certificate, public *rsa.PublicKey, signer *rsa.PrivateKey) {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Minute), time.Now().Add(time.Hour)
+		template.SerialNumber = big.NewInt(time.Now().UnixNano())
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.write(name+".crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	caKey := key("ca")
+	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "Receptor CA"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}}
+	cert("ca", ca, ca, &caKey.PublicKey, caKey)
+	for _, id := range []string{"a", "b"} {
+		san := []byte{0x82, 9, 'l', 'o', 'c', 'a', 'l', 'h', 'o', 's', 't', // a DNS name
+			0x87, 4, 127, 0, 0, 1, // an IP address
+			0xa0, 0, // an otherName: 1.3.6.1.4.1.2312.19.1, and [0] with a UTF8String
+			6, 9, 0x2b, 6, 1, 4, 1, 0x92, 8, 0x13, 1, 0xa0, 3, 0x0c, 1, id[0]}
+		san[18] = byte(len(san) - 19)
+		san = append([]byte{0x30, byte(len(san))}, san...)
+		k := key(id)
+		cert(id, &x509.Certificate{Subject: pkix.Name{CommonName: id}, KeyUsage: x509.KeyUsageDigitalSignature,
+			ExtKeyUsage:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: san}}}, ca, &k.PublicKey, caKey)
+	}
+	a, _ := run(t, datadir(t, "a")+s.item("tls-server", "srv", "a", "requireclientcert: true, clientcas: CA")+"- tcp-listener: {port: 0, tls: srv}\n")
+	b, _ := run(t, datadir(t, "b")+s.item("tls-client", "cli", "b", "rootcas: CA")+"- tcp-peer: {address: '127.0.0.1:"+port(t, a)+"', tls: cli}\n")
+	pings(t, b, "a")
+	// and each is held to its own name
+	_, err := New(t.Context(), parse(t, datadir(t, "a")+s.item("tls-client", "cli", "b", "")+"- local-only\n"), Options{})
+	if err == nil || !strings.Contains(err.Error(), `it is of the nodes ["b"], not of a`) {
+		t.Errorf("the certificate of b at a: %v", err)
+	}
 }
 
 // A site's certificates made with openssl are as good.
