@@ -205,7 +205,7 @@ func TestInputOfAToldSize(t *testing.T) {
 		c := dialSocket(t, socket)
 		m := c.expect(`{"command":"work","subcommand":"submit","node":"a","worktype":"cat","stdinsize":9,"grants":["bob"]}`, `Work unit created with ID ([A-Z0-9]+)\. .*`)
 		fmt.Fprint(c, input)
-		if err := c.UnixConn.CloseWrite(); err != nil {
+		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
 		if st := ended(t, a, m[1]); st.State.String() != want || want == "Succeeded" && st.StdoutSize != 9 {
