@@ -47,6 +47,7 @@ func (m *Mesh) greet(ctx context.Context, l link.Link, peer PeerConfig) (*neighb
 		n.refuse(err)
 		return nil, err
 	}
+	link.Known(l)
 	// The first Heartbeat confirms to the peer that its Hello has come.
 	frame, err := wire.Heartbeat{}.Append(nil)
 	if err == nil {
@@ -81,6 +82,7 @@ func (m *Mesh) welcome(ctx context.Context, l link.Link, cfg ListenerConfig) (*n
 		n.refuse(err)
 		return nil, err
 	}
+	link.Known(l) // its streams may come with its confirmation
 	start := time.Now()
 	if err := m.sendHello(control, cost); err != nil {
 		return nil, err

@@ -53,6 +53,8 @@ type memberLink struct {
 	peer *identity.Self
 }
 
+func (l memberLink) Known() { link.Known(l.Link) }
+
 func (l memberLink) PeerCertificates() []*x509.Certificate {
 	var chain []*x509.Certificate
 	for _, der := range l.peer.Certificate().Certificate {
@@ -118,6 +120,8 @@ type evilLink struct {
 	open int
 	kept *bytes.Buffer
 }
+
+func (l *evilLink) Known() { link.Known(l.Authenticated) }
 
 func (l *evilLink) Open(ctx context.Context) (net.Conn, error) {
 	s, err := l.Authenticated.Open(ctx)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -328,12 +329,57 @@ func tlsAs(t *testing.T, cert tls.Certificate, to *Mesh) error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	ping := []byte{0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7} // of yamux; who is taken gets it back
-	if _, err := conn.Write(ping); err != nil {
+	if _, err := conn.Write(yamux(1, 1, 1, 0)); err != nil {
 		return err
 	}
-	_, err = io.ReadFull(conn, make([]byte, len(ping)))
+	_, err = io.ReadFull(conn, make([]byte, 12)) // who is taken gets its stream confirmed
 	return err
+}
+
+// yamux is the header of a frame of yamux.
+func yamux(kind byte, flags uint16, stream, length uint32) []byte {
+	h := binary.BigEndian.AppendUint16([]byte{0, kind}, flags)
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(h, stream), length)
+}
+
+// Where no TLS says who it is, a peer is unknown until its Hello: what it can
+// have a node do for it until then is bounded.
+func TestUnknownPeers(t *testing.T) {
+	t.Parallel()
+	n := newNetOver(t, "tcp")
+	hub := n.start("hub")
+	syn := yamux(1, 1, 1, 0)
+	slow := func(length uint32) []byte { // a Hello that never ends, with much behind it
+		return slices.Concat(syn, yamux(0, 0, 1, length), []byte{0, 0, 0x3f, 0xff, 1}, make([]byte, length-5))
+	}
+	for name, tt := range map[string]struct {
+		bytes []byte
+		ends  bool
+	}{
+		"a stream":     {syn, false},
+		"a Hello":      {slow(10 << 10), false},
+		"a ping":       {slices.Concat(syn, yamux(2, 1, 0, 7)), true},
+		"two streams":  {slices.Concat(syn, yamux(1, 1, 3, 0)), true},
+		"100 KiB":      {slow(100 << 10), true},
+		"a ping later": {slices.Concat(slow(100), yamux(2, 1, 0, 7)), true},
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(hub.Addrs()[0], "tcp://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.Write(tt.bytes)
+		conn.SetReadDeadline(time.Now().Add(handshakeTime / 2))
+		if !tt.ends {
+			conn.SetReadDeadline(time.Now().Add(handshakeTime / 10))
+		}
+		_, err = io.Copy(io.Discard, conn)
+		if waits := errors.Is(err, os.ErrDeadlineExceeded); waits == tt.ends {
+			t.Errorf("%s: the node's end of the connection: %v", name, err)
+		}
+	}
+	n.start("honest", "hub")
+	n.reach("honest", "hub")
 }
 
 // Who holds thousands of handshakes half done has 256 places, and in each at

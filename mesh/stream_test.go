@@ -320,6 +320,8 @@ type tappedLink struct {
 	tap *tap
 }
 
+func (l *tappedLink) Known() { link.Known(l.Link) }
+
 func (l *tappedLink) Open(ctx context.Context) (net.Conn, error) {
 	s, err := l.Link.Open(ctx)
 	return &tappedStream{s, l.tap}, err

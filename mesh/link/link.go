@@ -99,6 +99,20 @@ type Authenticated interface {
 	PeerCertificates() []*x509.Certificate
 }
 
+// Wary is a Link that lets its peer do little until it is known: open one stream,
+// and say a few kilobytes on it.
+type Wary interface {
+	// Known says that the peer has said who it is.
+	Known()
+}
+
+// Known tells a link that its peer is known.
+func Known(l Link) {
+	if w, ok := l.(Wary); ok {
+		w.Known()
+	}
+}
+
 // ErrOther is wrapped by the errors of a connection that was for another
 // protocol on the same listener, and has been dealt with.
 var ErrOther = errors.New("the connection was for another protocol")

@@ -13,6 +13,7 @@ import (
 type conn struct {
 	net.Conn
 	received, sent atomic.Uint64
+	gate           gate // of Read, which one goroutine calls
 
 	frame *frame // a header that waits for its data; owned by yamux's one writer
 }
@@ -25,6 +26,9 @@ var frames = sync.Pool{New: func() any { return new(frame) }}
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	c.received.Add(uint64(n))
+	if bad := c.gate.pass(p[:n]); bad != nil {
+		return 0, bad
+	}
 	return n, err
 }
 
@@ -50,7 +54,6 @@ func (c *conn) Write(p []byte) (int, error) {
 // announcesData tells whether p is a header that is followed by as much data
 // as fits a frame.
 func announcesData(p []byte) bool {
-	const typeData = 0
 	if len(p) != header || p[1] != typeData {
 		return false
 	}

@@ -115,6 +115,9 @@ func (l *muxLink) Close() error {
 	return l.session.Close()
 }
 
+// Known implements link.Wary.
+func (l *muxLink) Known() { l.conn.gate.known.Store(true) }
+
 func (l *muxLink) Done() <-chan struct{} { return l.session.CloseChan() }
 
 func (l *muxLink) Traffic() (received, sent uint64) {

@@ -80,6 +80,8 @@ func connect(t *testing.T, transport link.Transport, addr string) (near, far lin
 		t.Fatal("the listener accepted nothing")
 	}
 	t.Cleanup(func() { near.Close(); far.Close() })
+	link.Known(near)
+	link.Known(far)
 	return near, far
 }
 
