@@ -49,6 +49,7 @@ func TestNobodyWaitsForAStoppedNode(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			link.Known(mute)
 			defer mute.Close()
 			defer l.Close()
 			stream, err := l.Open(t.Context())

@@ -303,6 +303,7 @@ func sendAll(t *testing.T, self *identity.Self, id routing.NodeID, to *Mesh, fra
 	if err != nil || typ != wire.TypeHello {
 		t.Fatalf("no Hello: %v, %v", typ, err)
 	}
+	link.Known(l)
 	sent := append(append(append([]byte(nil), beat...), frames...), beat...)
 	if role != Router {
 		sent = append(sent, beat...) // a router is sent a heartbeat of its own, at the beginning

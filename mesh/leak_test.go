@@ -54,9 +54,16 @@ func comesBack(t *testing.T, before held) {
 	t.Logf("before %+v, after %+v", before, now)
 }
 
-// Links to a node come and go, each with a stream: a thousand in a soak.
+// Links to a node come and go, each with a stream: a thousand in a soak, over
+// each transport.
 func TestLinksLeaveNothing(t *testing.T) {
-	n := newNetOver(t, "tcp")
+	for _, scheme := range []string{"tcp", "quic", "ws"} {
+		t.Run(scheme, func(t *testing.T) { testLinksLeaveNothing(t, scheme) })
+	}
+}
+
+func testLinksLeaveNothing(t *testing.T, scheme string) {
+	n := newNetOver(t, scheme)
 	first, last := n.line(1)
 	l, err := last.Listen("test")
 	if err != nil {
@@ -72,7 +79,7 @@ func TestLinksLeaveNothing(t *testing.T) {
 		}
 	}()
 	visit := func() {
-		a, err := Attach(t.Context(), Config{Transports: map[string]link.Transport{"tcp": n.via}, Peers: []PeerConfig{{Address: n.addrs[first.ID()]}}})
+		a, err := Attach(t.Context(), Config{Transports: map[string]link.Transport{scheme: n.via}, Peers: []PeerConfig{{Address: n.addrs[first.ID()]}}})
 		if err != nil {
 			t.Error(err)
 			return
