@@ -277,10 +277,12 @@ func TestIsolationThatCannotBe(t *testing.T) {
 	dir := lay(t, nil)
 	const podman = `, "playbook": "p", "process_isolation": true, "container_image": "i"`
 	for kwargs, want := range map[string]string{
-		`, "playbook": "p", "process_isolation": true`:        "container_image: an image is needed",
-		podman + `, "container_volume_mounts": ["/x"]`:        "container_volume_mounts: \"/x\" is not host:container",
-		podman + `, "container_volume_mounts": ["/usr:/usr"]`: "cannot mount /usr into a container",
-		podman + `, "host_cwd": "/"`:                          "cannot mount / into a container",
+		`, "playbook": "p", "process_isolation": true`:                      "container_image: an image is needed",
+		podman + `, "container_volume_mounts": ["/x"]`:                      "container_volume_mounts: \"/x\" is not host:container",
+		podman + `, "container_volume_mounts": ["/usr:/usr"]`:               "cannot mount /usr into a container",
+		podman + `, "container_volume_mounts": ["/etc:/usr/"]`:              "cannot mount /etc as a container's /usr",
+		podman + `, "container_volume_mounts": ["/etc/hostname:/hostname"]`: "cannot mount /etc as a container's /",
+		podman + `, "host_cwd": "/"`:                                        "cannot mount / into a container",
 		`, "playbook": "p", "process_isolation": true, "process_isolation_executable": "bwrap", "process_isolation_path": "/nowhere"`:        "process_isolation_path: ",
 		`, "playbook": "p", "process_isolation": true, "process_isolation_executable": "bwrap", "directory_isolation_base_path": "/nowhere"`: "directory_isolation_base_path: ",
 		`, "playbook": "p", "module": "m"`: "playbook and module exclude each other",
@@ -288,6 +290,23 @@ func TestIsolationThatCannotBe(t *testing.T) {
 	} {
 		if _, err := prepare(t, dir, kwargs); !errors.Is(err, ErrJob) || !strings.Contains(fmt.Sprint(err), want) {
 			t.Errorf("%s: %v, want %q", kwargs, err, want)
+		}
+	}
+}
+
+// Where a container works, and what is mounted relative to that.
+func TestContainerWorkdir(t *testing.T) {
+	t.Parallel()
+	dir, host := lay(t, nil), t.TempDir()
+	const podman = `, "playbook": "p", "process_isolation": true, "container_image": "i"`
+	for kwargs, want := range map[string]string{
+		podman: "--workdir /runner/project ",
+		podman + `, "container_workdir": "/w", "container_volume_mounts": ["` + host + `:sub:ro"]`: "--workdir /w -v " + dir + "/:/runner/:Z -v " + host + "/:/w/sub/:ro ",
+		podman + `, "host_cwd": "` + host + `"`:                                                    "-v " + host + "/:" + host + "/ --workdir " + host + " ",
+	} {
+		j, err := prepare(t, dir, kwargs)
+		if err != nil || !strings.Contains(strings.Join(j.Argv, " "), want) {
+			t.Errorf("%s: %v, %v; want %q", kwargs, j.Argv, err, want)
 		}
 	}
 }

@@ -75,9 +75,23 @@ func readMap(dir, name string) ([]Entry, error) {
 	if top.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("%w: %s: line %d: a map is expected", ErrJob, name, top.Line)
 	}
-	var entries []Entry
+	return mapEntries(top, name)
+}
+
+// mapEntries are those of a map; what it takes over from others (<<) its own go
+// before.
+func mapEntries(top *yaml.Node, name string) ([]Entry, error) {
+	var entries, others []Entry
 	for i := 0; i+1 < len(top.Content); i += 2 {
 		key, value := resolve(top.Content[i]), resolve(top.Content[i+1])
+		if key.Tag == "!!merge" {
+			more, err := takenOver(value, name)
+			if err != nil {
+				return nil, err
+			}
+			others = merge(others, more)
+			continue
+		}
 		if key.Kind != yaml.ScalarNode {
 			return nil, fmt.Errorf("%w: %s: line %d: a key is no text", ErrJob, name, key.Line)
 		}
@@ -86,6 +100,29 @@ func readMap(dir, name string) ([]Entry, error) {
 			return nil, fmt.Errorf("%w: %s: line %d: %s: %w", ErrJob, name, value.Line, key.Value, err)
 		}
 		entries = append(entries, Entry{Key: key.Value, Value: v, Line: key.Line})
+	}
+	return merge(others, entries), nil
+}
+
+// takenOver are the entries of the map, or of the list of maps of which the first
+// goes before, that a merge key names.
+func takenOver(n *yaml.Node, name string) (entries []Entry, err error) {
+	if err := n.Decode(new(any)); err != nil { // such as a map that takes over itself
+		return nil, fmt.Errorf("%w: %s: line %d: <<: %w", ErrJob, name, n.Line, err)
+	}
+	maps := []*yaml.Node{n}
+	if n.Kind == yaml.SequenceNode {
+		maps = n.Content
+	}
+	for _, m := range maps {
+		if m = resolve(m); m.Kind != yaml.MappingNode {
+			return nil, fmt.Errorf("%w: %s: line %d: <<: a map is expected", ErrJob, name, m.Line)
+		}
+		more, err := mapEntries(m, name)
+		if err != nil {
+			return nil, err
+		}
+		entries = merge(more, entries)
 	}
 	return entries, nil
 }

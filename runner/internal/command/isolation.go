@@ -34,7 +34,7 @@ func (b *builder) isolateDir() error {
 	if !b.settings.keepDirectory {
 		b.job.Remove = append(b.job.Remove, dir)
 	}
-	if err := os.CopyFS(dir, os.DirFS(b.project)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := copyTree(dir, b.project); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: copy the project: %w", ErrJob, err)
 	}
 	return nil
@@ -214,6 +214,9 @@ func (b *builder) wrapContainer() error {
 		if labels != "" {
 			labels = ":" + labels
 		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(b.ContainerWorkdir, to)
+		}
 		if argv, err = mount(argv, from, to, labels); err != nil {
 			return err
 		}
@@ -237,7 +240,8 @@ func (b *builder) wrapContainer() error {
 }
 
 // mount appends a directory, or that of a file, if it is there. The root,
-// /home and /usr of the host would be relabelled: they are refused.
+// /home and /usr of the host would be relabelled, and what is in those of the
+// container would be hidden: they are refused.
 func mount(argv []string, from, to, labels string) ([]string, error) {
 	abs, err := filepath.Abs(os.ExpandEnv(from))
 	if err != nil {
@@ -250,10 +254,17 @@ func mount(argv []string, from, to, labels string) ([]string, error) {
 	if !info.IsDir() {
 		abs, to = filepath.Dir(abs), filepath.Dir(to)
 	}
-	if slices.Contains([]string{"/", "/home", "/usr"}, abs) {
+	if to, err = filepath.Abs(os.ExpandEnv(to)); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrJob, to, err)
+	}
+	never := []string{"/", "/home", "/usr"}
+	if slices.Contains(never, abs) {
 		return nil, fmt.Errorf("%w: cannot mount %s into a container", ErrJob, abs)
 	}
-	volume := strings.TrimSuffix(abs, "/") + "/:" + strings.TrimSuffix(to, "/") + "/" + labels
+	if slices.Contains(never, to) {
+		return nil, fmt.Errorf("%w: cannot mount %s as a container's %s", ErrJob, abs, to)
+	}
+	volume := abs + "/:" + to + "/" + labels
 	if slices.Contains(argv, volume) {
 		return argv, nil
 	}
