@@ -222,6 +222,11 @@ func (u *unit) supervise(task Task) {
 	}
 	select {
 	case <-task.Done():
+		select {
+		case <-u.cancel: // by which it has ended, perhaps while no node was there
+			state, why = Canceled, "Canceled"
+		default:
+		}
 	case <-u.cancel:
 		state, why = Canceled, "Canceled"
 	case <-closing:

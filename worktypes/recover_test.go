@@ -1,6 +1,7 @@
 package worktypes
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,6 +48,41 @@ func TestSubmitterDoesNotComeBack(t *testing.T) {
 		expect("back and gone", Pending, "")
 		time.Sleep(resumeTime / 2)
 		expect("back and gone", Failed, "the submitter went away")
+		closeNow(t, m)
+	})
+}
+
+// What was kept too long is released by itself, at a start and while the node runs.
+func TestRetentionSweep(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		opt := Options{Retention: Retention{Age: 3 * time.Hour}}
+		m := openWith(t, dir, opt)
+		canceled := func() string {
+			id := submit(t, m, "true")
+			if err := m.Cancel(id); err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		expect := func(id string, want error) {
+			t.Helper()
+			synctest.Wait()
+			if _, err := m.Status(id); !errors.Is(err, want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		}
+		first := canceled()
+		time.Sleep(2 * time.Hour)
+		second := canceled()
+		expect(first, nil)
+		time.Sleep(2*time.Hour + time.Minute)
+		expect(first, ErrUnknownUnit)
+		expect(second, nil)
+		closeNow(t, m)
+		time.Sleep(2 * time.Hour)
+		m = openWith(t, dir, opt)
+		expect(second, ErrUnknownUnit)
 		closeNow(t, m)
 	})
 }

@@ -71,9 +71,12 @@ func (j job) starts(t *testing.T) int {
 // mesh is a - b - c: submitted at a, done by c.
 type mesh struct{ a, b, c *node }
 
-func startMesh(t *testing.T) mesh {
+func startMesh(t *testing.T) mesh { return startMeshWith(t, "") }
+
+// startMeshWith has further items at c.
+func startMeshWith(t *testing.T, items string) mesh {
 	b := startNode(t, "b", "")
-	return mesh{startNode(t, "a", b.peer()), b, startNode(t, "c", b.peer())}
+	return mesh{startNode(t, "a", b.peer()), b, startNode(t, "c", b.peer()+items)}
 }
 
 // victims are who is killed, and started again unless it is the keeper, whom
@@ -90,21 +93,33 @@ var victims = []struct {
 
 const big = 8 << 20
 
+// ending is how a job ends whose keeper is killed: nobody knows how one ended that ran,
+// and whether one has begun that the keeper was to start just then.
+type ending int
+
+const (
+	succeeds ending = iota
+	lost
+	either
+)
+
 // steps are where in the job's life the kill comes. Each returns the unit's id.
+// keeper is how it may end where that is killed.
 var steps = []struct {
 	name    string
 	payload int
 	output  int
+	keeper  ending
 	run     func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string
 }{
-	{"before the submit", 100, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+	{"before the submit", 100, 100, succeeds, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
 		kill()
 		id := submit(t, m, j, stdin)
 		j.atGate()
 		j.open()
 		return id
 	}},
-	{"in stdin", big, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+	{"in stdin", big, 100, either, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
 		id := submit(t, m, j, stdin)
 		m.c.eventually("a part of the payload, or all of it, at c", func() bool {
 			there, _ := filepath.Glob(filepath.Join(m.c.data(), "units", id, "std*"))
@@ -115,7 +130,7 @@ var steps = []struct {
 		j.open()
 		return id
 	}},
-	{"between stdin and start", 100, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+	{"between stdin and start", 100, 100, either, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
 		id := submit(t, m, j, stdin)
 		kill()
 		if j.atGateUnless(t, func() bool { u, err := m.a.status(id); return err == nil && u.State > 1 }) {
@@ -123,14 +138,14 @@ var steps = []struct {
 		}
 		return id
 	}},
-	{"while it runs", 100, 100, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+	{"while it runs", 100, 100, lost, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
 		id := submit(t, m, j, stdin)
 		j.atGate()
 		kill()
 		j.open()
 		return id
 	}},
-	{"in the results", 100, big, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
+	{"in the results", 100, big, either, func(t *testing.T, m mesh, j job, stdin io.Reader, kill func()) string {
 		id := submit(t, m, j, stdin)
 		j.atGate()
 		j.open()
@@ -168,27 +183,37 @@ func TestMatrix(t *testing.T) {
 				m := startMesh(t)
 				j := newJob(t, step.output)
 				id := step.run(t, m, j, bytes.NewReader(make([]byte, step.payload)), func() { v.kill(m) })
-				check(t, m, j, id, step.payload, v.name == "keeper")
+				end := succeeds
+				if v.name == "keeper" {
+					end = step.keeper
+				}
+				check(t, m, j, id, step.payload, end)
 			})
 		}
 	}
 }
 
-// check waits for the unit's end at a, and looks at what came of it.
-func check(t *testing.T, m mesh, j job, id string, payload int, mayBeLost bool) {
-	t.Helper()
-	var u unit
-	m.a.eventually("the unit's end", func() (over bool) {
+// ended waits for a unit's end.
+func (n *node) ended(id string) (u unit) {
+	n.t.Helper()
+	n.eventually("the unit's end", func() (over bool) {
 		var err error
-		u, err = m.a.status(id)
+		u, err = n.status(id)
 		return err == nil && u.State > 1
 	})
-	lost := mayBeLost && u.StateName == "Failed" && strings.HasPrefix(u.Detail, "LOST: ")
-	if u.StateName != "Succeeded" && !lost {
+	return u
+}
+
+// check waits for the unit's end at a, and looks at what came of it.
+func check(t *testing.T, m mesh, j job, id string, payload int, end ending) {
+	t.Helper()
+	u := m.a.ended(id)
+	isLost := u.StateName == "Failed" && strings.HasPrefix(u.Detail, "LOST: ")
+	if isLost && end == succeeds || u.StateName == "Succeeded" && end == lost || u.StateName != "Succeeded" && !isLost {
 		t.Errorf("the unit ended as %+v", u)
 	}
 	n := j.starts(t)
-	if n == 0 && lost {
+	if n == 0 && isLost && end == either {
 		return // its keeper was killed with the order to start it in hand
 	}
 	if n != 1 {
@@ -201,6 +226,60 @@ func check(t *testing.T, m mesh, j job, id string, payload int, mayBeLost bool) 
 	}
 	if u.StdoutSize != int64(len(want)) {
 		t.Errorf("the status says %d bytes", u.StdoutSize)
+	}
+}
+
+// A cancel that was answered is carried out, whoever is killed then.
+func TestCancelMatrix(t *testing.T) {
+	t.Parallel()
+	for _, v := range victims {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			m := startMesh(t)
+			j := newJob(t, 10)
+			id := submit(t, m, j, strings.NewReader("x"))
+			j.atGate()
+			if got := m.a.work(t, "cancel", id); got["cancelled"] != id {
+				t.Errorf("cancel: %v", got)
+			}
+			v.kill(m)
+			u := m.a.ended(id)
+			if u.StateName != "Canceled" || j.starts(t) != 1 {
+				t.Errorf("%+v, started %d times", u, j.starts(t))
+			}
+		})
+	}
+}
+
+// A job that waits for its turn gets it, whoever is killed meanwhile.
+func TestQueueMatrix(t *testing.T) {
+	t.Parallel()
+	for _, v := range victims {
+		t.Run(v.name, func(t *testing.T) {
+			t.Parallel()
+			m := startMeshWith(t, "- work-policy: {worktype: sh, concurrent: 1}\n")
+			first, second := newJob(t, 10), newJob(t, 10)
+			runs := submit(t, m, first, strings.NewReader("x"))
+			first.atGate()
+			waits := submit(t, m, second, strings.NewReader("x"))
+			m.a.eventually("the queue", func() bool {
+				u, err := m.a.status(waits)
+				return err == nil && strings.HasPrefix(u.Detail, "Queued")
+			})
+			v.kill(m)
+			if second.starts(t) != 0 {
+				t.Error("it has not waited")
+			}
+			first.open()
+			second.atGate()
+			second.open()
+			end := succeeds
+			if v.name == "keeper" {
+				end = lost
+			}
+			check(t, m, first, runs, 1, end)
+			check(t, m, second, waits, 1, succeeds)
+		})
 	}
 }
 

@@ -50,13 +50,16 @@ func client(t *testing.T, dir, version string) *Client {
 }
 
 // node is a Manager whose jobs outlive it.
-func node(t *testing.T, dir string) *worktypes.Manager {
+func node(t *testing.T, dir string) *worktypes.Manager { t.Helper(); return nodeOf(t, dir, "1") }
+
+// nodeOf is a node of a version.
+func nodeOf(t *testing.T, dir, version string) *worktypes.Manager {
 	t.Helper()
 	types, err := worktypes.NewRegistry(shell{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	open := func() (worktypes.Keeper, error) { return client(t, dir, "1"), nil }
+	open := func() (worktypes.Keeper, error) { return client(t, dir, version), nil }
 	m, err := worktypes.Open(dir, types, worktypes.Options{Keeper: open, Grace: 100 * time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -376,6 +379,38 @@ func TestAnOldKeeperIsReplacedWhenItIsEmpty(t *testing.T) {
 	client(t, dir, "2")
 	if second := pidOf(t, dir); second == first {
 		t.Error("the old keeper is still there")
+	}
+}
+
+// A node is upgraded while a job runs: the old keeper goes on with it, and is replaced
+// when it has none.
+func TestUpgradeUnderARunningJob(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := node(t, dir)
+	script, started, open := gate(t)
+	id := run(t, m, script)
+	started()
+	old := pidOf(t, dir)
+	m.Close(context.Background())
+	m = nodeOf(t, dir, "2")
+	if now := pidOf(t, dir); now != old {
+		t.Errorf("keeper %d became %d under a running job", old, now)
+	}
+	if st, out := wait(t, m, run(t, m, "echo new")); st.State != worktypes.Succeeded || out != "new\n" {
+		t.Errorf("a job of the new node: %+v, %q", st, out)
+	}
+	open()
+	if st, out := wait(t, m, id); st.ExitCode != 3 || out != "first\nx\nsecond\n" {
+		t.Errorf("%+v, %q", st, out)
+	}
+	m.Close(context.Background())
+	m = nodeOf(t, dir, "2")
+	if now := pidOf(t, dir); now == old {
+		t.Error("the old keeper is still there")
+	}
+	if st, _ := wait(t, m, run(t, m, "true")); st.State != worktypes.Succeeded {
+		t.Errorf("%+v", st)
 	}
 }
 
