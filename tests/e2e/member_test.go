@@ -290,7 +290,7 @@ func (h *hub) hello(ctx context.Context, t *testing.T, self *identity.Self, hell
 }
 
 // shows shows a certificate to the node, and returns nil if the node then
-// answers a ping of yamux.
+// accepts a stream of yamux.
 func (h *hub) shows(cert tls.Certificate) error {
 	d := tls.Dialer{Config: &tls.Config{
 		Certificates: []tls.Certificate{cert}, InsecureSkipVerify: true, NextProtos: []string{identity.LinkProtocol},
@@ -303,11 +303,11 @@ func (h *hub) shows(cert tls.Certificate) error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
-	ping := []byte{0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7}
-	if _, err := conn.Write(ping); err != nil {
+	first := []byte{0, 1, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0}
+	if _, err := conn.Write(first); err != nil {
 		return err
 	}
-	_, err = io.ReadFull(conn, ping)
+	_, err = io.ReadFull(conn, first)
 	return err
 }
 
