@@ -1,14 +1,20 @@
 package runner
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/jobdir"
+	"github.com/ranvier-mesh/ranvier/runner/internal/command"
 )
 
 // RotateArtifacts removes the oldest runs' directories from artifacts, so that
@@ -76,6 +82,34 @@ func WriteCanceled(dir string) error {
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// KillContainer kills the container of the run whose artifacts are in dir, for a
+// worker that was killed before it could: a container is no descendant of it.
+// It does nothing where the run has none. The error has what the engine said.
+func KillContainer(ctx context.Context, dir string) error {
+	text, err := os.ReadFile(filepath.Join(dir, "command"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var told struct{ Command []string }
+	if err := json.Unmarshal(text, &told); err != nil || len(told.Command) == 0 {
+		return nil // not what a worker of ours writes
+	}
+	// What runs in the container sees the file: no more than the kind of the engine
+	// is taken from it.
+	engine := filepath.Base(told.Command[0])
+	if engine != "podman" && engine != "docker" {
+		return nil
+	}
+	name := command.ContainerName(filepath.Base(dir))
+	if out, err := exec.CommandContext(ctx, engine, "kill", name).CombinedOutput(); err != nil {
+		return fmt.Errorf("kill container %s: %w: %s", name, err, bytes.TrimSpace(out))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,5 +96,30 @@ func TestProcessLeavesTheNeighboursOfAnArtifactDirAlone(t *testing.T) {
 	}
 	if left := names(t, dir); !slices.Equal(left, []string{"mine", "photographs"}) {
 		t.Errorf("left %v", left)
+	}
+}
+
+// A container is killed by its name, with the engine that is installed: the job
+// could have written another one into the file. A run without one is left alone.
+func TestKillContainer(t *testing.T) {
+	bin, dir := t.TempDir(), filepath.Join(t.TempDir(), "id 1")
+	said := filepath.Join(bin, "said")
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(filepath.Join(bin, "podman"), []byte("#!/bin/sh\necho \"$@\" >> "+said+"\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := runner.KillContainer(t.Context(), dir); err != nil {
+		t.Errorf("without a command: %v", err)
+	}
+	for _, command := range []string{`["/of/the/job/podman", "run", "--name", "other"]`, `["ansible-playbook", "--name", "x"]`, `5`} {
+		if err := os.WriteFile(filepath.Join(dir, "command"), []byte(`{"command": `+command+`}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := runner.KillContainer(t.Context(), dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if got, err := os.ReadFile(said); string(got) != "kill ansible_runner_id_1\n" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -182,6 +182,11 @@ func stop(ctx context.Context, dir string, d jobdir.Daemon, timeout time.Duratio
 		return fmt.Errorf("stop: %w", err)
 	}
 	if d.Artifacts != "" {
+		ctx, stop := context.WithTimeout(ctx, stopTimeout)
+		defer stop()
+		if err := runner.KillContainer(ctx, d.Artifacts); err != nil { // one that is gone is no fault
+			fmt.Fprintf(os.Stderr, "stop: %v\n", err)
+		}
 		if err := runner.WriteCanceled(d.Artifacts); err != nil {
 			return fmt.Errorf("stop: the job was killed: %w", err)
 		}

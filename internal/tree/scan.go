@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -84,8 +85,29 @@ type scanner struct {
 	cut  *cutter
 }
 
+// ReadDir lists a directory, sorted by name. Only the one at the top may be a
+// link: any other has become one since it was seen, and would lead out of the
+// tree. The error wraps fs.ErrNotExist then, as for one that is gone.
+func ReadDir(dir string, top bool) ([]fs.DirEntry, error) {
+	how := os.O_RDONLY | syscall.O_DIRECTORY
+	if !top {
+		how |= syscall.O_NOFOLLOW
+	}
+	f, err := os.OpenFile(dir, how, 0)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%w: %w: it is no directory any more", err, fs.ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	entries, err := f.ReadDir(-1)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries, err
+}
+
 func (s *scanner) walk(name string) error {
-	entries, err := os.ReadDir(filepath.Join(s.dir, name))
+	entries, err := ReadDir(filepath.Join(s.dir, name), name == "")
 	if err != nil {
 		return err
 	}

@@ -551,3 +551,28 @@ func FuzzPiece(f *testing.F) {
 		}
 	})
 }
+
+// A directory that has become a link since it was seen is none; the one at the
+// top may be one.
+func TestReadDirDoesNotFollow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"b", "a"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := ReadDir(link, true); err != nil || len(entries) != 2 || entries[0].Name() != "a" {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if entries, err := ReadDir(link, false); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, %v", entries, err)
+	}
+	if entries, err := ReadDir(filepath.Join(dir, "a"), false); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, %v", entries, err)
+	}
+}

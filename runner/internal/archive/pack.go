@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/ranvier-mesh/ranvier/internal/tree"
 )
 
 // File is a file that travels though it is not on disk. It takes the place of
@@ -80,7 +82,7 @@ func (p *packer) stop() { p.deflate.stop() }
 
 // tree packs what is in dir, which is called name in the archive.
 func (p *packer) tree(dir, name string) error {
-	entries, err := os.ReadDir(dir)
+	entries, err := tree.ReadDir(dir, name == "")
 	if err != nil {
 		if name != "" && errors.Is(err, fs.ErrNotExist) {
 			p.Skipped(name, "it vanished while the directory was read")

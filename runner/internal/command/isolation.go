@@ -166,6 +166,11 @@ func existing(paths []string) []string {
 
 var notInNames = regexp.MustCompile(`[^a-zA-Z0-9_-]`)
 
+// ContainerName is what the container of a run is called.
+func ContainerName(ident string) string {
+	return "ansible_runner_" + notInNames.ReplaceAllString(ident, "_")
+}
+
 // wrapContainer is the command line of podman or docker.
 func (b *builder) wrapContainer() error {
 	s, j := &b.settings, b.job
@@ -227,7 +232,7 @@ func (b *builder) wrapContainer() error {
 	} else {
 		argv = append(argv, fmt.Sprintf("--user=%d", os.Getuid()))
 	}
-	j.Container = "ansible_runner_" + notInNames.ReplaceAllString(b.Ident, "_")
+	j.Container = ContainerName(b.Ident)
 	j.Engine = s.executable
 	argv = append(append(argv, "--name", j.Container), s.options...)
 	if s.image == "" {
