@@ -16,6 +16,11 @@ type conn struct {
 	gate           gate // of Read, which one goroutine calls
 
 	frame *frame // a header that waits for its data; owned by yamux's one writer
+
+	// heard is called once when the first bytes have come, and with them TLS's
+	// handshake is over; not when a stream has been opened before.
+	once  sync.Once
+	heard func()
 }
 
 type frame [header + maxWrite]byte
@@ -25,6 +30,7 @@ var frames = sync.Pool{New: func() any { return new(frame) }}
 // Read implements net.Conn.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
+	c.once.Do(c.heard)
 	c.received.Add(uint64(n))
 	if bad := c.gate.pass(p[:n]); bad != nil {
 		return 0, bad

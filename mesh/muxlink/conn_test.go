@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/yamux"
 
@@ -114,6 +115,48 @@ func TestManyWritersWriteLessAtOnce(t *testing.T) {
 		l.writers.Store(int32(writers - 1))
 		if n := l.begin(); n != want*records.Framed {
 			t.Errorf("%d writers write %d bytes at once, want %d frames", writers, n, want)
+		}
+	}
+}
+
+// far is a connection whose TLS has seen a long way.
+type far struct {
+	net.Conn
+	rtt time.Duration
+}
+
+func (f far) RTT() time.Duration { return f.rtt }
+
+// TestWindows: the farther the peer, the more may a stream send ahead.
+func TestWindows(t *testing.T) {
+	t.Parallel()
+	for rtt, want := range map[time.Duration]int{0: nearWindow, time.Millisecond: nearWindow, 20 * time.Millisecond: 8_000_000, time.Second: farWindow} {
+		a, b := net.Pipe()
+		client, err := Client(far{a, rtt}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		server, err := Server(far{b, rtt}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		server.(*muxLink).Known()
+		out, err := client.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		// Nobody reads: what returns has gone ahead.
+		if n, err := out.Write(make([]byte, want)); err != nil {
+			t.Fatalf("at %v: %d bytes, then %v", rtt, n, err)
+		}
+		out.SetWriteDeadline(time.Unix(1, 0))
+		if n, err := out.Write([]byte{0}); err == nil {
+			t.Errorf("at %v: %d bytes more than %d went ahead", rtt, n, want)
 		}
 	}
 }

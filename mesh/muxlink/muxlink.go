@@ -29,7 +29,27 @@ const (
 	// sum; but each may fill two records, or the work for a frame would show.
 	maxWrite = 4 * records.Framed
 	queued   = 512 << 10
+
+	// Credit for a stream comes back at half a window, so a stream is as fast as
+	// window / (2 RTT): far links have larger windows, to carry target bytes a second.
+	nearWindow = 1 << 20
+	farWindow  = 16 << 20
+	target     = 200e6
 )
+
+// window is how much a stream may send ahead on a link of this round trip time.
+func window(rtt time.Duration) uint32 {
+	return uint32(min(max(nearWindow, 2*target*rtt.Seconds()), farWindow))
+}
+
+// rtt is the round trip time that TLS has seen in its handshake; 0 while it is not
+// over, and where there is no TLS.
+func rtt(conn net.Conn) time.Duration {
+	if t, ok := conn.(interface{ RTT() time.Duration }); ok {
+		return t.RTT()
+	}
+	return 0
+}
 
 // Client returns the link of the end that dialled conn. bucket bounds how fast
 // it sends; nil does not.
@@ -44,7 +64,10 @@ func Server(conn net.Conn, bucket *pace.Bucket) (link.Link, error) {
 
 func start(raw net.Conn, bucket *pace.Bucket, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
 	l := &muxLink{conn: &conn{Conn: raw}, bucket: bucket}
-	session, err := side(l.conn, config())
+	cfg := config()
+	l.conn.heard = func() { cfg.MaxStreamWindowSize = window(rtt(raw)) }
+	cfg.MaxStreamWindowSize = window(rtt(raw)) // who dialled knows it by now
+	session, err := side(l.conn, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("start yamux: %w", err)
 	}
@@ -69,7 +92,7 @@ func config() *yamux.Config {
 		EnableKeepAlive:        false,
 		KeepAliveInterval:      time.Hour, // unused, but must be positive
 		ConnectionWriteTimeout: 24 * time.Hour,
-		MaxStreamWindowSize:    1 << 20,
+		MaxStreamWindowSize:    nearWindow,
 		StreamOpenTimeout:      0,
 		StreamCloseTimeout:     0,
 		LogOutput:              io.Discard,
@@ -86,6 +109,7 @@ type muxLink struct {
 }
 
 func (l *muxLink) Open(context.Context) (net.Conn, error) {
+	l.conn.once.Do(func() {}) // from now on windows stay as they are
 	s, err := l.session.OpenStream()
 	if err != nil {
 		return nil, closed(err)

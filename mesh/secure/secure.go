@@ -44,7 +44,6 @@ func (e *PeerError) Unwrap() error { return e.Err }
 // survive a write that times out.
 type Conn struct {
 	tls    *records.Conn
-	timed  *timed
 	raw    net.Conn
 	once   sync.Once
 	closed chan struct{}
@@ -95,12 +94,10 @@ func config(id *Identity, peer routing.NodeID, dialled bool) *tls.Config {
 }
 
 func handshake(ctx context.Context, raw net.Conn, cfg *tls.Config, side func(net.Conn, *tls.Config) *records.Conn) (*Conn, error) {
-	t := &timed{Conn: raw}
-	c := &Conn{tls: side(t, cfg), timed: t, raw: raw, closed: make(chan struct{})}
+	c := &Conn{tls: side(raw, cfg), raw: raw, closed: make(chan struct{})}
 	if err := c.tls.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("secure the stream: %w", err)
 	}
-	t.settled = true
 	return c, nil
 }
 
@@ -130,7 +127,7 @@ func (c *Conn) Closed() <-chan struct{} { return c.closed }
 
 // RTT is how long the other end took to answer during the handshake, its
 // cryptography included.
-func (c *Conn) RTT() time.Duration { return c.timed.rtt }
+func (c *Conn) RTT() time.Duration { return c.tls.RTT() }
 
 // Token is a secret that both ends derive from this carrier's keys, and nobody
 // else knows.
@@ -155,29 +152,3 @@ func (c *Conn) PeerChain() []*x509.Certificate { return c.tls.ConnectionState().
 // MaxWrite is how much goes out as one write of the carrier, in two records,
 // that fill two frames of its link.
 const MaxWrite = 2 * (records.Framed - records.Overhead)
-
-// timed takes the time from the first write of the handshake, which is one
-// goroutine's, to the answer.
-type timed struct {
-	net.Conn
-	settled bool // the handshake is over
-	wrote   time.Time
-	rtt     time.Duration
-}
-
-// Write implements net.Conn.
-func (t *timed) Write(p []byte) (int, error) {
-	if !t.settled && t.wrote.IsZero() {
-		t.wrote = time.Now()
-	}
-	return t.Conn.Write(p)
-}
-
-// Read implements net.Conn.
-func (t *timed) Read(p []byte) (int, error) {
-	n, err := t.Conn.Read(p)
-	if !t.settled && !t.wrote.IsZero() && t.rtt == 0 {
-		t.rtt = time.Since(t.wrote)
-	}
-	return n, err
-}

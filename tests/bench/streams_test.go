@@ -40,6 +40,25 @@ func BenchmarkSlowLink(b *testing.B) {
 	goal(b, "slow link, links declared dead", "links", float64(l[1].do(order{Do: "stats"}).LinksUp-up), 1)
 }
 
+// BenchmarkLongLink: one stream through a relay, where the first link has a round
+// trip of 40 ms. The goal is less where the proxy itself is slower.
+func BenchmarkLongLink(b *testing.B) {
+	const bytes = 1 << 30
+	far := proxy{delay: 20 * time.Millisecond}
+	l := newNodes(b).line("mesh", 1, func(i int, s *spec) {
+		if i == 1 {
+			through(b, far, s)
+		}
+	})
+	var speed, alone []float64
+	for range max(b.N, 3) {
+		speed = append(speed, l.send(1, bytes).mbPerSecond)
+		alone = append(alone, far.alone(b, bytes))
+	}
+	report(b, "one stream, 1 relay, 40 ms; and no mesh", "MB/s", speed, alone)
+	goal(b, "one stream, 1 relay, 40 ms", "MB/s", median(speed), min(150, median(alone)))
+}
+
 // BenchmarkControlBesideBulk: small messages beside 50 busy streams of a link
 // with a rate of 100 MB/s.
 func BenchmarkControlBesideBulk(b *testing.B) {

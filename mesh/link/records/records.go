@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"time"
 )
 
 const (
@@ -36,6 +37,11 @@ type Gather struct {
 	mu   sync.Mutex
 	held *[Gathered]byte // nil while nothing is held back
 	n    int
+
+	// From the first write, which is one of the handshake's as is the read after
+	// it, to the answer.
+	wrote time.Time
+	rtt   time.Duration
 }
 
 // WriteTo writes p to t, which stands on g: as few writes as there can be.
@@ -80,6 +86,9 @@ func (g *Gather) flush() error {
 func (g *Gather) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.wrote.IsZero() {
+		g.wrote = time.Now()
+	}
 	if g.held == nil {
 		return g.Conn.Write(p)
 	}
@@ -93,6 +102,15 @@ func (g *Gather) Write(p []byte) (int, error) {
 	}
 	g.n += copy(g.held[g.n:], p)
 	return len(p), nil
+}
+
+// Read implements net.Conn.
+func (g *Gather) Read(p []byte) (int, error) {
+	n, err := g.Conn.Read(p)
+	if g.rtt == 0 && !g.wrote.IsZero() {
+		g.rtt = time.Since(g.wrote)
+	}
+	return n, err
 }
 
 // NetConn returns what is below.
@@ -115,6 +133,10 @@ func Server(conn net.Conn, cfg *tls.Config) *Conn {
 	g := &Gather{Conn: conn}
 	return &Conn{tls.Server(g, cfg), g}
 }
+
+// RTT is how long the other end took to answer during the handshake, its
+// cryptography included. It may be asked when that is over.
+func (c *Conn) RTT() time.Duration { return c.below.rtt }
 
 // Write implements net.Conn. One goroutine writes at a time.
 func (c *Conn) Write(p []byte) (int, error) { return c.below.WriteTo(c.Conn, p) }
