@@ -22,7 +22,8 @@ const aheadSize = 4 * blockSize
 type filler struct {
 	ctx     context.Context
 	max     int64
-	left    atomic.Int64 // bytes that may still be written
+	left    atomic.Int64              // bytes that may still be written
+	spent   func(offset, bytes int64) // nil: nobody minds
 	jobs    chan fillJob
 	workers sync.WaitGroup
 
@@ -52,10 +53,10 @@ func (p *parent) release() {
 	}
 }
 
-func newFiller(ctx context.Context, limit int64) *filler {
+func newFiller(ctx context.Context, o UnpackOptions) *filler {
 	n := runtime.GOMAXPROCS(0)
-	p := &filler{ctx: ctx, max: limit, jobs: make(chan fillJob, 4*n)}
-	p.left.Store(limit)
+	p := &filler{ctx: ctx, max: o.MaxBytes, spent: o.spent, jobs: make(chan fillJob, 4*n)}
+	p.left.Store(o.MaxBytes)
 	for range n {
 		p.workers.Go(p.work)
 	}
@@ -112,8 +113,20 @@ func (p *filler) regular(j fillJob, buf []byte) error {
 	if err := errors.Join(j.out.Chmod(j.mode), j.out.Close()); err != nil {
 		return err
 	}
+	p.spend(j.f)
 	t := modTime(&j.f.FileHeader)
 	return j.dir.Chtimes(j.base, t, t)
+}
+
+// spend tells that a file is not read again. Those that share their bytes with
+// another one, which no honest zip has, are damaged then.
+func (p *filler) spend(f *zip.File) {
+	if p.spent == nil || f.CompressedSize64 < aheadSize {
+		return
+	}
+	if at, err := f.DataOffset(); err == nil {
+		p.spent(at, int64(f.CompressedSize64))
+	}
 }
 
 // fill writes the content of f, as far as the limit goes. The announced size

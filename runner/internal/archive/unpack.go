@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/flate"
+	"golang.org/x/sys/unix"
 
 	"github.com/ranvier-mesh/ranvier/runner/internal/spool"
 )
@@ -37,6 +38,9 @@ type UnpackOptions struct {
 	Place func(bytes int64) (dir string, maxBytes int64, err error)
 	// TempDir is where UnpackStream keeps the zip; empty means spool.Dir().
 	TempDir string
+
+	// spent, if set, hears of parts of the zip that are not read again, on any goroutine.
+	spent func(offset, bytes int64)
 }
 
 // UnpackStream unpacks the zip of size bytes that r holds. It keeps it in an
@@ -54,6 +58,11 @@ func UnpackStream(ctx context.Context, r io.Reader, size int64, dir string, o Un
 	}
 	if n != size {
 		return fmt.Errorf("receiving the archive, %d of %d bytes: %w", n, size, io.ErrUnexpectedEOF)
+	}
+	o.spent = func(offset, bytes int64) {
+		// What has been unpacked need not reach the disk, nor keep its room there. A file
+		// system that cannot do that does without.
+		_ = unix.Fallocate(int(tmp.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, offset, bytes)
 	}
 	return Unpack(ctx, tmp, size, dir, o)
 }
@@ -91,7 +100,7 @@ func Unpack(ctx context.Context, z io.ReaderAt, size int64, dir string, o Unpack
 		return err
 	}
 	defer root.Close()
-	u := &unpacker{UnpackOptions: o, root: root, files: newFiller(ctx, o.MaxBytes), seen: make(map[string]bool, len(zr.File))}
+	u := &unpacker{UnpackOptions: o, root: root, files: newFiller(ctx, o), seen: make(map[string]bool, len(zr.File))}
 	err = u.entries(ctx, zr.File)
 	u.leave()
 	// An entry's own error goes before those of files still on their way.
