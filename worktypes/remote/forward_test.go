@@ -103,6 +103,12 @@ func (h *home) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	return c, err
 }
 
+func (h *home) dials() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dialled
+}
+
 // cut takes the way away.
 func (h *home) cut() {
 	h.mu.Lock()
@@ -466,10 +472,10 @@ func TestWaitingDoesNotPoll(t *testing.T) {
 		h.start()
 		id := h.submit(shell("true"), nil)
 		time.Sleep(time.Minute)
-		before := h.dialled
+		before := h.dials()
 		time.Sleep(24 * time.Hour)
-		if h.dialled != before || before == 0 || before > 3 {
-			t.Errorf("dialled %d times, then %d", before, h.dialled)
+		if now := h.dials(); now != before || before == 0 || before > 3 {
+			t.Errorf("dialled %d times, then %d", before, now)
 		}
 		h.cancel(id)
 		if st := h.wait(id); st.State != worktypes.Canceled {
