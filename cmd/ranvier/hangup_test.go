@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,5 +277,33 @@ func TestNobodyReads(t *testing.T) {
 				t.Errorf("status: %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// TestProcessWithoutAReader: the results are stored to the end, and the exit code
+// says that not all was shown.
+func TestProcessWithoutAReader(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := named(t, "ranvier").command(t, "process", dir, "-i", "id1")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(n int) string {
+		return `{"uuid": "u", "counter": ` + strconv.Itoa(n) + `, "stdout": "begun", "event": "verbose"}` + "\n"
+	}
+	if _, err := io.WriteString(in, event(1)); err != nil {
+		t.Fatal(err)
+	}
+	out, errs := beginning(t, cmd, "begun")
+	out.Close()
+	if _, err := io.WriteString(in, event(2)+event(3)+`{"status": "successful"}`+"\n"+`{"eof": true}`+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	in.Close()
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(errs.String(), "broken pipe") || len(leftIn(t, filepath.Join(dir, "artifacts", "id1", "job_events"))) != 3 {
+		t.Errorf("exit code %d: %s", code, errs.String())
 	}
 }

@@ -188,3 +188,19 @@ else:
     sys.exit("a newer grammar is not told apart")
 `, nil)
 }
+
+// Where the events cannot be written any more (here: no file may be larger), the
+// play goes on, prints what it has to print, and says so once.
+func TestNoRoomForEvents(t *testing.T) {
+	t.Parallel()
+	out := script(t, `
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+for text in ("one", "two", "three"):
+    p.Display().display(text)
+sys.stdout.flush()
+`, nil)
+	if strings.Count(out, "ranvier: events can no longer be written: ") != 1 || !strings.Contains(out, "one\n") || !strings.Contains(out, "two\nthree\n") {
+		t.Errorf("%q", out)
+	}
+}
