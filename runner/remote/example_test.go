@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/mesh"
@@ -12,15 +12,22 @@ import (
 	"github.com/ranvier-mesh/ranvier/runner/remote"
 )
 
-// Run a playbook on node1, which hub.example knows the way to.
+// Run a playbook on edge7, which hub.example knows the way to. Without Transports
+// the links are TCP.
 func ExampleRun() {
+	dir, transports, stop := exampleMesh()
+	defer stop()
+
 	var o remote.Options
-	o.PrivateDataDir = "demo"
+	o.PrivateDataDir = dir
 	o.Playbook = "test.yml"
-	o.ViaReceptor = "node1"
+	o.ViaReceptor = "edge7"
 	o.ReceptorPeer = []string{"hub.example:8888"}
-	o.Process.Output = os.Stdout
+	o.Transports = transports
 	o.Process.EventHandler = func(e runner.Event) bool {
+		if e.Name == "runner_on_ok" {
+			fmt.Println("a host is done")
+		}
 		return e.Name != "runner_on_start" // false: do not store it
 	}
 	result, err := remote.Run(context.Background(), o)
@@ -31,27 +38,33 @@ func ExampleRun() {
 	case err != nil:
 		fmt.Println(err)
 	default:
-		fmt.Println(result.Status, result.RC, result.ArtifactDir, "via", result.Nodes)
+		fmt.Println(result.Status, result.RC, "on", result.Nodes[len(result.Nodes)-1])
 	}
+	// Output:
+	// a host is done
+	// successful 0 on edge7
 }
 
 // A job on another node of the mesh, in the background: its progress is shown
 // every now and then, and it is canceled after an hour.
 func ExampleAsync() {
+	dir, transports, stop := exampleMesh()
+	defer stop()
+
 	job := remote.Async(context.Background(), remote.Options{
-		Options:      runner.Options{PrivateDataDir: "demo", Playbook: "test.yml"},
+		Options:      runner.Options{PrivateDataDir: dir, Playbook: "test.yml", Ident: "nightly"},
 		ViaReceptor:  "edge7",
-		ReceptorPeer: []string{"a.example:8888"},
+		ReceptorPeer: []string{"hub.example:8888"},
+		Transports:   transports,
 		Process: runner.ProcessOptions{
-			Output: os.Stdout,
 			EventHandler: func(e runner.Event) bool {
 				return e.Name != "verbose" // these are not worth a file
 			},
-			ArtifactsHandler: func(dir string) { fmt.Println("artifacts in", dir) },
+			ArtifactsHandler: func(dir string) { fmt.Println("artifacts of", filepath.Base(dir)) },
 		},
 	})
 
-	show := time.NewTicker(10 * time.Second)
+	show := time.NewTicker(time.Minute)
 	defer show.Stop()
 	limit := time.After(time.Hour)
 	for running := true; running; {
@@ -73,6 +86,9 @@ func ExampleAsync() {
 	case err != nil:
 		fmt.Println(err)
 	default:
-		fmt.Println(result.Status, result.RC)
+		fmt.Println(result.Status, result.RC, job.Status().Hosts["web1"].OK)
 	}
+	// Output:
+	// artifacts of nightly
+	// successful 0 1
 }
