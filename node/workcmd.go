@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/control"
@@ -288,7 +289,9 @@ func (w workRequest) takeIn(p *worktypes.Payload) error {
 	if told {
 		in.Reader = io.LimitReader(w.s, size)
 	}
-	if _, err := io.Copy(p, in); err != nil {
+	buf := copyBuffers.Get().(*[copySize]byte)
+	defer copyBuffers.Put(buf)
+	if _, err := io.CopyBuffer(p, in, buf[:]); err != nil {
 		return fmt.Errorf("work submit: %w", err)
 	}
 	if w.s.Gone() || told && p.Size() < size {
@@ -402,6 +405,37 @@ func (w workRequest) release(ctx context.Context, id string, release func(contex
 	return w.s.Reply(map[string]string{"released": id})
 }
 
+// copySize is how much is taken from a client or sent to one at once.
+const copySize = 32 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// send sends results to their end. While there are none no buffer is held: there may be
+// many watchers of a quiet job.
+func (w workRequest) send(r *worktypes.Results) error {
+	some := func() error {
+		buf := copyBuffers.Get().(*[copySize]byte)
+		defer copyBuffers.Put(buf)
+		n, err := r.Read(buf[:])
+		if n > 0 {
+			_, err = w.s.Write(buf[:n])
+		}
+		return err
+	}
+	for {
+		err := r.Wait()
+		if err == nil {
+			err = some()
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // results sends the output from a position on, while it comes, and then ends the
 // connection.
 func (w workRequest) results(ctx context.Context) error {
@@ -421,7 +455,7 @@ func (w workRequest) results(ctx context.Context) error {
 		if err := w.s.Say("Streaming results for work unit " + id); err != nil {
 			return err
 		}
-		if _, err := io.Copy(w.s, struct{ io.Reader }{r}); err != nil {
+		if err := w.send(r); err != nil {
 			w.n.log.Debug("work results ended early", "unit", id, "err", err)
 		}
 		return control.ErrClose

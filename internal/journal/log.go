@@ -171,7 +171,7 @@ func encodeBatch(batch []Change, sums []uint32, seq uint64, at int64) ([]byte, [
 	for _, c := range batch {
 		size += recordHead + len(c.Bucket) + len(c.Key) + 4 + len(c.Value)
 	}
-	b := make([]byte, batchHeader, size+ahead)
+	b := make([]byte, batchHeader, size)
 	places := make([]place, len(batch))
 	for i, c := range batch {
 		places[i].head = uint32(recordHead + len(c.Bucket) + len(c.Key) + 4)
