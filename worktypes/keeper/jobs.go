@@ -18,11 +18,8 @@ func (k *keeper) start(l *worktypes.Launch) (process.ID, error) {
 	if l == nil || len(l.Argv) == 0 || l.Unit == "" {
 		return process.ID{}, fmt.Errorf("a start without a job")
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.jobs[l.Unit] != nil {
-		return process.ID{}, fmt.Errorf("%w: %s", worktypes.ErrStarted, l.Unit)
-	}
+	k.starting.RLock()
+	defer k.starting.RUnlock()
 	stdout, err := worktypes.ClaimStart(l.Dir)
 	if err != nil {
 		return process.ID{}, err
@@ -33,6 +30,8 @@ func (k *keeper) start(l *worktypes.Launch) (process.ID, error) {
 		return process.ID{}, err
 	}
 	defer worktypes.CloseFiles(stdin, stderr)
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	cgroup := k.cgroups.make(l.Unit)
 	pid, err := fork(l, cgroup, stdin, stdout, stderr)
 	if err != nil {

@@ -28,8 +28,8 @@ const (
 	killTime = 10 * time.Second
 )
 
-// keeper is the process. Requests come from one goroutine for each connection,
-// ends from the goroutine reap; all they share is guarded by mu, which is also
+// keeper is the process. Requests come from one goroutine for each connection, starts
+// from one each, ends from the goroutine reap; all they share is guarded by mu, which is also
 // held from before a fork until the job is in jobs, and while children are reaped,
 // so that no end comes before its beginning.
 type keeper struct {
@@ -40,6 +40,9 @@ type keeper struct {
 	records *worktypes.Records
 	idle    chan struct{} // a value when there may be nothing left to do
 	kills   sync.WaitGroup
+	// starting is held for reading while a job is started, and for writing while a node
+	// is told which there are: it hears of each that was claimed.
+	starting sync.RWMutex
 
 	mu    sync.Mutex
 	jobs  map[string]*kept // by unit
@@ -161,12 +164,14 @@ func (k *keeper) greet(c *connection) {
 	c.mu.Lock() // until the greeting is out nothing else is
 	defer c.mu.Unlock()
 	hello := message{Version: k.version}
+	k.starting.Lock()
 	k.mu.Lock()
 	k.nodes[c] = struct{}{}
 	for _, j := range k.jobs {
 		hello.Jobs = append(hello.Jobs, j.job)
 	}
 	k.mu.Unlock()
+	k.starting.Unlock()
 	b, _ := json.Marshal(hello)
 	_, _ = c.conn.Write(append(b, '\n'))
 }
@@ -236,8 +241,15 @@ func (k *keeper) do(c *connection, r request) {
 	var err error
 	switch r.Op {
 	case opStart, opStartAs:
-		answer.Root, err = k.start(r.Launch)
-		answer.Again = errors.Is(err, worktypes.ErrStarted)
+		go func() { // making its files takes longer than starting it
+			var err error
+			answer.Root, err = k.start(r.Launch)
+			if answer.Again = errors.Is(err, worktypes.ErrStarted); err != nil {
+				answer.Error = err.Error()
+			}
+			c.send(answer)
+		}()
+		return
 	case opInterrupt:
 		k.mu.Lock() // it is not reaped meanwhile
 		if j := k.jobs[r.Unit]; j != nil && j.Exit == nil {
