@@ -15,8 +15,20 @@ import (
 	"github.com/ranvier-mesh/ranvier/routing"
 )
 
-// A stream of yamux that was closed goes on reading until the other end closes
-// too: a node that has stopped never does.
+// lingering is a stream as some links have it: where it was closed, a read goes
+// on until the other end closes too. A node that has stopped never does.
+type lingering struct{ net.Conn }
+
+func (lingering) Close() error { return nil }
+
+// lingeringLink opens such streams.
+type lingeringLink struct{ link.Link }
+
+func (l lingeringLink) Open(ctx context.Context) (net.Conn, error) {
+	s, err := l.Link.Open(ctx)
+	return lingering{s}, err
+}
+
 func TestNobodyWaitsForAStoppedNode(t *testing.T) {
 	self, err := secure.SelfMade("a")
 	if err != nil {
@@ -41,10 +53,11 @@ func TestNobodyWaitsForAStoppedNode(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, far := pipe.New(Addr{}, Addr{})
-			l, err := muxlink.Client(near, nil)
+			below, err := muxlink.Client(near, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
+			l := lingeringLink{below}
 			mute, err := muxlink.Server(far, nil)
 			if err != nil {
 				t.Fatal(err)

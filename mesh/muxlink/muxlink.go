@@ -1,5 +1,4 @@
-// Package muxlink makes a link of any net.Conn, with yamux. It is the only
-// package that knows yamux and the way around its traps.
+// Package muxlink makes a link of any net.Conn, with the frames of yamux.
 package muxlink
 
 import (
@@ -10,10 +9,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/yamux"
 
 	"github.com/ranvier-mesh/ranvier/mesh/link"
 	"github.com/ranvier-mesh/ranvier/mesh/link/pace"
@@ -30,11 +28,13 @@ const (
 	maxWrite = 4 * records.Framed
 	queued   = 512 << 10
 
-	// Credit for a stream comes back at half a window, so a stream is as fast as
+	// firstWindow is how much may be sent on a stream before the other end says
+	// more. Credit for a stream comes back at half a window, so a stream is as fast as
 	// window / (2 RTT): far links have larger windows, to carry target bytes a second.
-	nearWindow = 1 << 20
-	farWindow  = 16 << 20
-	target     = 200e6
+	firstWindow = 256 << 10
+	nearWindow  = 1 << 20
+	farWindow   = 16 << 20
+	target      = 200e6
 )
 
 // window is how much a stream may send ahead on a link of this round trip time.
@@ -54,95 +54,75 @@ func rtt(conn net.Conn) time.Duration {
 // Client returns the link of the end that dialled conn. bucket bounds how fast
 // it sends; nil does not.
 func Client(conn net.Conn, bucket *pace.Bucket) (link.Link, error) {
-	return start(conn, bucket, yamux.Client)
+	return start(conn, bucket, 1)
 }
 
 // Server returns the link of the end that accepted conn; see Client.
 func Server(conn net.Conn, bucket *pace.Bucket) (link.Link, error) {
-	return start(conn, bucket, yamux.Server)
+	return start(conn, bucket, 2)
 }
 
-func start(raw net.Conn, bucket *pace.Bucket, side func(io.ReadWriteCloser, *yamux.Config) (*yamux.Session, error)) (link.Link, error) {
+func start(raw net.Conn, bucket *pace.Bucket, first uint32) (link.Link, error) {
 	l := &muxLink{conn: &conn{Conn: raw}, bucket: bucket}
-	cfg := config()
-	l.conn.heard = func() { cfg.MaxStreamWindowSize = window(rtt(raw)) }
-	cfg.MaxStreamWindowSize = window(rtt(raw)) // who dialled knows it by now
-	session, err := side(l.conn, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("start yamux: %w", err)
-	}
-	l.session = session
+	l.session = newSession(l.conn, first, sync.OnceValue(func() uint32 { return window(rtt(raw)) }))
 	l.over, l.end = context.WithCancel(context.Background())
 	if bucket != nil {
 		go func() { // for streams that wait for their turn
-			<-session.CloseChan()
+			<-l.session.done
 			l.end()
 		}()
 	}
 	return l, nil
 }
 
-// config turns off whatever yamux does by clock: the mesh has its own
-// heartbeats, StreamCloseTimeout would turn a half-closed stream into a
-// clean-looking end, and the open and write timeouts would end the whole
-// session because one stream waits behind bulk.
-func config() *yamux.Config {
-	return &yamux.Config{
-		AcceptBacklog:          256,
-		EnableKeepAlive:        false,
-		KeepAliveInterval:      time.Hour, // unused, but must be positive
-		ConnectionWriteTimeout: 24 * time.Hour,
-		MaxStreamWindowSize:    nearWindow,
-		StreamOpenTimeout:      0,
-		StreamCloseTimeout:     0,
-		LogOutput:              io.Discard,
-	}
-}
+var _ link.Wary = (*muxLink)(nil)
 
 type muxLink struct {
 	conn    *conn
-	session *yamux.Session
+	session *session
 	bucket  *pace.Bucket
 	over    context.Context // of a link with a bucket: until it is over
 	end     context.CancelFunc
 	writers atomic.Int32 // that write to a stream now
 }
 
-func (l *muxLink) Open(context.Context) (net.Conn, error) {
-	l.conn.once.Do(func() {}) // from now on windows stay as they are
-	s, err := l.session.OpenStream()
+func (l *muxLink) Open(ctx context.Context) (net.Conn, error) {
+	s, err := l.session.open(ctx)
 	if err != nil {
-		return nil, closed(err)
+		return nil, l.closed(err)
 	}
 	return l.stream(s), nil
 }
 
 func (l *muxLink) Accept() (net.Conn, error) {
-	s, err := l.session.AcceptStream()
+	s, err := l.session.accept()
 	if err != nil {
-		return nil, closed(err)
+		return nil, l.closed(err)
 	}
 	return l.stream(s), nil
 }
 
-func closed(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, yamux.ErrSessionShutdown) {
+func (l *muxLink) closed(err error) error {
+	select {
+	case <-l.session.done:
+	default:
+		return err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, link.ErrClosed) {
 		return link.ErrClosed
 	}
 	return fmt.Errorf("%w: %w", link.ErrClosed, err)
 }
 
-// Close closes the connection first: yamux would otherwise wait for what is
-// being written to a peer that no longer reads.
 func (l *muxLink) Close() error {
-	l.conn.Close()
-	return l.session.Close()
+	l.session.end(link.ErrClosed)
+	return nil
 }
 
 // Known implements link.Wary.
-func (l *muxLink) Known() { l.conn.gate.known.Store(true) }
+func (l *muxLink) Known() { l.conn.known.Store(true) }
 
-func (l *muxLink) Done() <-chan struct{} { return l.session.CloseChan() }
+func (l *muxLink) Done() <-chan struct{} { return l.session.done }
 
 func (l *muxLink) Traffic() (received, sent uint64) {
 	return l.conn.received.Load(), l.conn.sent.Load()
@@ -173,14 +153,14 @@ const control = 1
 
 // stream keeps yamux's frames small, and to the link's rate.
 type stream struct {
-	*yamux.Stream
+	*muxStream
 	link *muxLink
 	turn context.Context // of a Write that waits for its turn
 	stop context.CancelFunc
 }
 
-func (l *muxLink) stream(s *yamux.Stream) *stream {
-	st := &stream{Stream: s, link: l}
+func (l *muxLink) stream(s *muxStream) *stream {
+	st := &stream{muxStream: s, link: l}
 	if l.bucket != nil {
 		st.turn, st.stop = context.WithCancel(l.over)
 	}
@@ -191,7 +171,7 @@ func (s *stream) Write(p []byte) (int, error) {
 	switch bucket := s.link.bucket; {
 	case bucket == nil:
 		return s.write(p)
-	case s.StreamID() == control:
+	case s.id == control:
 		bucket.Spend(len(p))
 		return s.write(p)
 	default:
@@ -202,7 +182,7 @@ func (s *stream) Write(p []byte) (int, error) {
 func (s *stream) write(p []byte) (int, error) {
 	total := 0
 	for {
-		n, err := s.Stream.Write(p[total:min(len(p), total+s.link.begin())])
+		n, err := s.muxStream.Write(p[total:min(len(p), total+s.link.begin())])
 		s.link.writers.Add(-1)
 		total += n
 		if err != nil || total == len(p) {
@@ -216,7 +196,7 @@ func (s *stream) Close() error {
 	if s.stop != nil {
 		s.stop()
 	}
-	return s.Stream.Close()
+	return s.muxStream.Close()
 }
 
 // begin counts a writer and tells how much it may write at once.
