@@ -106,6 +106,12 @@ type Wary interface {
 	Known()
 }
 
+// Counted is a Link that knows of streams for longer than who has closed them.
+type Counted interface {
+	// Streams is how many are not over at both ends.
+	Streams() int
+}
+
 // Known tells a link that its peer is known.
 func Known(l Link) {
 	if w, ok := l.(Wary); ok {

@@ -75,7 +75,10 @@ func start(raw net.Conn, bucket *pace.Bucket, first uint32) (link.Link, error) {
 	return l, nil
 }
 
-var _ link.Wary = (*muxLink)(nil)
+var (
+	_ link.Wary    = (*muxLink)(nil)
+	_ link.Counted = (*muxLink)(nil)
+)
 
 type muxLink struct {
 	conn    *conn
@@ -118,6 +121,9 @@ func (l *muxLink) Close() error {
 	l.session.end(link.ErrClosed)
 	return nil
 }
+
+// Streams implements link.Counted.
+func (l *muxLink) Streams() int { return l.session.count() }
 
 // Known implements link.Wary.
 func (l *muxLink) Known() { l.conn.known.Store(true) }

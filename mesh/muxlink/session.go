@@ -9,6 +9,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ranvier-mesh/ranvier/internal/deadline"
 )
@@ -26,6 +27,10 @@ const (
 	quickly = 64
 	// readBuffer is what is read at once where frames are short.
 	readBuffer = 4 << 10
+	// closeTime is how long a peer may take to end a stream that this end has closed.
+	closeTime = 10 * time.Second
+	// heldUp is how long a Close may wait until it is told.
+	heldUp = 100 * time.Millisecond
 )
 
 var (
@@ -42,6 +47,8 @@ type session struct {
 	window func() uint32 // that a stream of the peer's gets; asked once something has come
 	done   chan struct{}
 
+	closeTime time.Duration
+
 	writing sync.Mutex // one frame at a time
 
 	mu      sync.Mutex
@@ -57,7 +64,7 @@ type session struct {
 // newSession starts a session; first is the id of the first stream that it opens.
 func newSession(c *conn, first uint32, window func() uint32) *session {
 	s := &session{
-		conn: c, window: window, done: make(chan struct{}), streams: map[uint32]*muxStream{}, next: first,
+		conn: c, window: window, done: make(chan struct{}), closeTime: closeTime, streams: map[uint32]*muxStream{}, next: first,
 		incoming: make(chan *muxStream, backlog), opening: make(chan struct{}, backlog),
 	}
 	go func() { s.end(s.receive()) }()
@@ -133,6 +140,13 @@ func (s *session) forget(st *muxStream) {
 	delete(s.streams, st.id)
 }
 
+// count is how many streams are not closed at both ends.
+func (s *session) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
+}
+
 // send writes a frame of a stream. What the stream has still to say goes with it.
 // One that was closed meanwhile sends no more data.
 func (s *session) send(st *muxStream, kind byte, flags uint16, length uint32, data []byte) error {
@@ -142,7 +156,7 @@ func (s *session) send(st *muxStream, kind byte, flags uint16, length uint32, da
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	more, err := st.stamp(flags)
-	if err != nil || more&flagSYN != 0 && flags&flagFIN != 0 { // the peer never heard of it
+	if err != nil {
 		return err
 	}
 	f[0], f[1] = 0, kind

@@ -3,7 +3,6 @@ package muxlink
 import (
 	"bufio"
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -25,12 +24,13 @@ type muxStream struct {
 	sending sync.Mutex // one Write at a time
 
 	mu       sync.Mutex
-	flags    uint16 // that its next frame has to carry: SYN or ACK
-	window   uint32 // what may still be sent
-	placed   bool   // the peer has accepted it, or it was given up
-	over     bool   // Close was called here
-	ending   bool   // the peer has closed it
-	reset    bool   // or reset it
+	flags    uint16      // that its next frame has to carry: SYN or ACK
+	window   uint32      // what may still be sent
+	placed   bool        // the peer has accepted it, or it was given up
+	over     bool        // Close was called here
+	ending   bool        // the peer has closed it
+	reset    bool        // or reset it
+	patience *time.Timer // with a peer that does not, once it is over
 	writable chan struct{}
 
 	in       sync.Mutex // what has come; held while a frame's data is read
@@ -135,14 +135,10 @@ func (st *muxStream) stamp(flags uint16) (uint16, error) {
 	switch {
 	case st.reset:
 		return 0, errReset
-	case st.over && flags&flagFIN == 0:
+	case st.over && flags&(flagFIN|flagRST) == 0:
 		return 0, net.ErrClosed
 	}
 	more := st.flags
-	if more&flagSYN != 0 && flags&flagFIN != 0 {
-		st.place()
-		return more, nil
-	}
 	st.flags = 0
 	if more&flagACK != 0 {
 		st.session.awaited.Add(-1)
@@ -199,6 +195,7 @@ func (st *muxStream) reserve(n int) (int, error) {
 }
 
 // Close implements net.Conn: the peer reads what was written before, and then io.EOF.
+// It hardly waits for a connection that is held up.
 func (st *muxStream) Close() error {
 	st.mu.Lock()
 	if st.over {
@@ -207,20 +204,44 @@ func (st *muxStream) Close() error {
 	}
 	st.over = true
 	close(st.closed)
-	done := st.ending || st.flags&flagSYN != 0
+	done, unheard := st.ending, st.flags&flagSYN != 0
+	switch {
+	case unheard:
+		st.place()
+	case !done:
+		st.patience = time.AfterFunc(st.session.closeTime, st.giveUp)
+	}
 	st.mu.Unlock()
 	if st.in.TryLock() { // else its data is being read
 		st.buf = bytes.Buffer{}
 		st.in.Unlock()
 	}
-	err := st.session.send(st, typeWindowUpdate, flagFIN, 0, nil)
-	if done {
+	if unheard {
 		st.session.forget(st)
-	}
-	if errors.Is(err, errReset) {
 		return nil
 	}
-	return err
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		st.session.send(st, typeWindowUpdate, flagFIN, 0, nil) // it may be reset, or the session over
+		if done {
+			st.session.forget(st)
+		}
+	}()
+	late := time.NewTimer(heldUp)
+	defer late.Stop()
+	select {
+	case <-told:
+	case <-late.C:
+	}
+	return nil
+}
+
+// giveUp forgets a stream that was closed here and that the peer does not end.
+func (st *muxStream) giveUp() {
+	st.acked()
+	st.session.forget(st)
+	st.session.send(st, typeWindowUpdate, flagRST, 0, nil)
 }
 
 // acked is told that the peer has accepted the stream.
@@ -280,6 +301,9 @@ func (st *muxStream) ended(reset bool) {
 	st.ending, st.reset = true, st.reset || reset
 	st.place()
 	done := st.over
+	if st.patience != nil {
+		st.patience.Stop()
+	}
 	st.mu.Unlock()
 	wake(st.readable)
 	if reset {
