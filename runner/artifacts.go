@@ -225,19 +225,14 @@ func (w *eventWriter) close() {
 }
 
 // write goes below os.Root to the system calls: the name has been checked to be
-// a plain one, and there are tens of thousands to write.
-//
-// A file that is new is made under its own name and filled at once: a name to
-// begin with and a rename would double the time that most file systems take. One
-// that is there, because the events come a second time, is replaced as a whole.
+// a plain one, and there are tens of thousands to write. A file gets its name
+// once it is whole, so that nobody reads half an event; one that is there, because
+// the events come a second time, is replaced.
 func (w *eventWriter) write(temp string, e savedEvent) error {
 	dir := int(w.dir.Fd())
-	err := w.writeFile(dir, e.name, unix.O_EXCL, e.data)
-	if errors.Is(err, unix.EEXIST) {
-		if err = w.writeFile(dir, temp, unix.O_TRUNC, e.data); err == nil {
-			err = unix.Renameat(dir, temp, dir, e.name)
-		}
-		if err != nil {
+	err := w.writeFile(dir, temp, e.data)
+	if err == nil {
+		if err = unix.Renameat(dir, temp, dir, e.name); err != nil {
 			_ = unix.Unlinkat(dir, temp, 0)
 		}
 	}
@@ -248,8 +243,8 @@ func (w *eventWriter) write(temp string, e savedEvent) error {
 }
 
 // writeFile leaves no file that it has made and could not fill.
-func (w *eventWriter) writeFile(dir int, name string, how int, data []byte) error {
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC|how, 0o600)
+func (w *eventWriter) writeFile(dir int, name string, data []byte) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
