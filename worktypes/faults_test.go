@@ -411,6 +411,42 @@ func TestDamagedJournal(t *testing.T) {
 	}
 }
 
+// A place of the journal that is damaged harms the unit alone that it is about.
+func TestDamagedPlace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	m := open(t, dir)
+	kept, hurt, gone := run(t, m, "echo kept"), run(t, m, "echo hurt"), run(t, m, "true")
+	for _, id := range []string{kept, hurt, gone} {
+		wait(t, m, id)
+	}
+	if err := m.Release(t.Context(), gone); err != nil {
+		t.Fatal(err)
+	}
+	closeNow(t, m)
+	path := filepath.Join(dir, journalFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.ReplaceAll(b, []byte(unitsBucket+hurt), []byte(unitsBucket+"?"+hurt[1:])), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m = open(t, dir)
+	if st, err := m.Status(kept); err != nil || st.State != Succeeded {
+		t.Errorf("the other unit: %+v, %v", st, err)
+	}
+	if b, err := io.ReadAll(output(t, m, kept, 0)); string(b) != "kept\n" || err != nil {
+		t.Errorf("its output: %q, %v", b, err)
+	}
+	if st, err := m.Status(hurt); err != nil || st.State != Failed || !strings.HasPrefix(st.Detail, "DAMAGED: ") {
+		t.Errorf("the unit itself: %+v, %v", st, err)
+	}
+	if _, err := m.Submit(Spec{ID: gone, Type: "shell", Params: map[string]string{"script": "true"}, Owner: "me"}); !errors.Is(err, ErrReleased) {
+		t.Errorf("a released id again: %v", err)
+	}
+}
+
 // Whatever is in a unit's record, it is refused or is the unit's.
 func FuzzRecord(f *testing.F) {
 	const id = "01ARZ3NDEKTSV4RRFFQ69G5FAV"

@@ -81,9 +81,16 @@ func (m *Manager) debt(spec Spec, owing time.Duration) Owed {
 	return Owed{spec.ID, spec.Node, m.now().Add(owing).UTC()}
 }
 
+// damage is what is wrong with a journal that was put aside: why, and the units of
+// which nobody can say any more how far they are.
+type damage struct {
+	cause error // nil: nothing
+	units []string
+}
+
 // openJournal opens the journal. One that cannot be read is put aside, with the
-// time in its name, and a new one made: damaged is the error then.
-func (m *Manager) openJournal(dir string) (damaged, err error) {
+// time in its name, and a new one made of what does not depend on the damage.
+func (m *Manager) openJournal(dir string) (d damage, err error) {
 	path := filepath.Join(dir, journalFile)
 	opt := journal.Options{
 		Buckets: []string{unitsBucket, stdinBucket, stdoutBucket, tombsBucket, owedBucket, metaBucket},
@@ -91,29 +98,75 @@ func (m *Manager) openJournal(dir string) (damaged, err error) {
 	}
 	m.journal, err = journal.Open(path, opt)
 	if errors.Is(err, journal.ErrDamaged) {
-		damaged = err
+		d.cause = err
 		aside := fmt.Sprintf("%s.damaged-%d", path, m.now().Unix())
 		if err := os.Rename(path, aside); err != nil {
-			return damaged, fmt.Errorf("put the damaged journal aside: %w", err)
+			return d, fmt.Errorf("put the damaged journal aside: %w", err)
 		}
-		m.log.Error("the journal of work units is damaged: it was put aside, and a new one begun", "aside", aside, "error", damaged)
-		m.journal, err = journal.Open(path, opt)
+		m.log.Error("the journal of work units is damaged: it was put aside, and a new one begun", "aside", aside, "error", d.cause)
+		if m.journal, err = journal.Open(path, opt); err == nil {
+			d.units, err = m.salvage(aside)
+		}
 	}
 	if err != nil {
-		return damaged, err
+		return d, err
 	}
 	store, err := m.journal.Get(metaBucket, storeKey)
 	if err != nil {
-		return damaged, err
+		return d, err
 	}
 	if store == nil {
 		store = []byte(NewID())
 		if err := m.journal.Put(journal.Change{Bucket: metaBucket, Key: storeKey, Value: store}); err != nil {
-			return damaged, err
+			return d, err
 		}
 	}
 	m.storeID = string(store)
-	return damaged, nil
+	return d, nil
+}
+
+// salvage takes over from a damaged journal the units that have ended, since
+// nothing comes after that, with their outputs, and whatever keeps a job from being
+// started again. It returns the other units. The store is another one from now on.
+func (m *Manager) salvage(aside string) (unknown []string, err error) {
+	var keep []journal.Change
+	outputs := map[string][]byte{}
+	ended := map[string]bool{}
+	err = journal.Salvage(aside, func(bucket, key string, value []byte, err error) {
+		change := journal.Change{Bucket: bucket, Key: key, Value: value}
+		switch {
+		case bucket == unitsBucket && ValidateID(key) == nil:
+			r, bad := record{}, err
+			if bad == nil {
+				r, bad = decodeRecord(key, value)
+			}
+			if bad != nil || !r.Status.State.Terminal() {
+				unknown = append(unknown, key)
+				return
+			}
+			ended[key] = true
+			keep = append(keep, change)
+		case bucket == stdoutBucket && err == nil:
+			outputs[key] = value
+		case bucket == tombsBucket:
+			change.Value = append([]byte{}, value...) // one that cannot be read counts
+			keep = append(keep, change)
+		case bucket == owedBucket && err == nil:
+			keep = append(keep, change)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the damaged journal: %w", err)
+	}
+	for id := range ended {
+		if out, ok := outputs[id]; ok {
+			keep = append(keep, journal.Change{Bucket: stdoutBucket, Key: id, Value: out})
+		}
+	}
+	if len(keep) > 0 {
+		err = m.journal.Put(keep...)
+	}
+	return unknown, err
 }
 
 // encode is a record as the journal has it. Nothing in it can fail to encode.

@@ -16,8 +16,8 @@ import (
 const resumeTime = time.Minute
 
 // recover reads the units of an earlier process, and goes on with those that
-// have begun. damaged is what is wrong with the old journal, or nil.
-func (m *Manager) recover(damaged error) error {
+// have begun.
+func (m *Manager) recover(damaged damage) error {
 	if err := m.loadTombs(); err != nil {
 		return err
 	}
@@ -32,14 +32,17 @@ func (m *Manager) recover(damaged error) error {
 	if len(strangers) > 0 {
 		m.log.Warn("left alone what is no work unit", "dir", m.store.units, "names", strangers)
 	}
+	for _, id := range damaged.units {
+		records[id] = loaded{damage: damaged.cause}
+	}
 	for id, files := range ids {
 		if _, ok := records[id]; ok {
 			continue
 		}
 		_, released := m.tombs[id]
 		switch {
-		case damaged != nil:
-			records[id] = loaded{damage: damaged}
+		case damaged.cause != nil && !released:
+			records[id] = loaded{damage: damaged.cause}
 		case files.output && !released: // its job was started
 			records[id] = loaded{damage: fmt.Errorf("the journal has no record of it")}
 		default: // a submit that nobody was told of, or a release that was cut short

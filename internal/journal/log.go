@@ -327,27 +327,35 @@ func (l *log) wipe() error {
 // no beginning, so that nobody knows where the next one is; a value is looked at
 // when it is asked for.
 func decodeRecords(b []byte, at int64, each func(Change, place)) error {
-	whole := len(b)
 	for len(b) > 0 {
-		bad := fmt.Errorf("%w: a record at %d makes no sense", ErrDamaged, at+int64(whole-len(b)))
-		if len(b) < recordHead {
-			return bad
+		c, p, size := decodeRecord(b, at)
+		if size == 0 {
+			return fmt.Errorf("%w: a record at %d makes no sense", ErrDamaged, at)
 		}
-		bucket, key := int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
-		p := place{len: binary.BigEndian.Uint32(b[4:]), head: uint32(recordHead + bucket + key + 4)}
-		size := int64(p.head) + max(int64(p.len)-1, 0)
-		if size > int64(len(b)) {
-			return bad
-		}
-		names := b[recordHead : recordHead+bucket+key]
-		if crc32.Update(checksum(b[:8]), castagnoli, names) != binary.BigEndian.Uint32(b[8:]) {
-			return bad
-		}
-		p.at = at + int64(whole-len(b)) + int64(p.head)
-		each(Change{Bucket: string(names[:bucket]), Key: string(names[bucket:])}, p)
-		b = b[size:]
+		each(c, p)
+		b, at = b[size:], at+int64(size)
 	}
 	return nil
+}
+
+// decodeRecord reads the record that b begins with, at an offset: its names and
+// place, and its size; 0: there is none.
+func decodeRecord(b []byte, at int64) (c Change, p place, size int) {
+	if len(b) < recordHead {
+		return c, p, 0
+	}
+	bucket, key := int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint16(b[2:]))
+	p = place{len: binary.BigEndian.Uint32(b[4:]), head: uint32(recordHead + bucket + key + 4)}
+	p.at = at + int64(p.head)
+	all := int64(p.head) + max(int64(p.len)-1, 0)
+	if all > int64(len(b)) {
+		return c, p, 0
+	}
+	names := b[recordHead : recordHead+bucket+key]
+	if crc32.Update(checksum(b[:8]), castagnoli, names) != binary.BigEndian.Uint32(b[8:]) {
+		return c, p, 0
+	}
+	return Change{Bucket: string(names[:bucket]), Key: string(names[bucket:])}, p, int(all)
 }
 
 // value reads a record's value. The error wraps ErrDamaged.
