@@ -24,7 +24,8 @@ type Agent interface {
 	// Owes is told of a cancel and release to deliver, also those of an earlier
 	// process; it calls paid when that is done. It returns at once.
 	Owes(o Owed, paid func())
-	// Store is the incarnation of a node's store, where it is known already.
+	// Store is the incarnation of a node's store, where it is known and the unit may
+	// be sent there at once.
 	Store(node string) string
 }
 

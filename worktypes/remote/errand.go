@@ -254,11 +254,11 @@ func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
 		}
 	}
 	job, err := r.c.SubmitInput(ctx, spec, input)
-	if errors.Is(err, worktypes.ErrOtherStore) && !r.maybeSent {
+	if errors.Is(err, worktypes.ErrOtherStore) && !r.maybeSent && r.remote.Store != "" {
 		// What was known of the node is out of date, and it has not had the unit.
 		r.remote.Store = ""
 		r.f.learn(r.spec.Node, "")
-		return nil, &BrokenError{Node: r.spec.Node, ID: r.spec.ID, Err: err}
+		return r.begin(ctx, offset)
 	}
 	if err != nil {
 		r.asked = r.asked || errors.As(err, new(*BrokenError))

@@ -79,8 +79,12 @@ func (f *Forwarder) Check(spec worktypes.Spec) error {
 	return nil
 }
 
-// Store implements worktypes.Agent.
+// Store implements worktypes.Agent. A node that is away may come back with another
+// store, and a unit is not taken for one that was sent to the store of before.
 func (f *Forwarder) Store(node string) string {
+	if f.away(node) != nil {
+		return ""
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.stores[node]

@@ -42,3 +42,42 @@ func TestReimagedTarget(t *testing.T) {
 		t.Errorf("%q, %v", out, err)
 	}
 }
+
+// A unit that the node before cannot have had goes to the one that was set up anew,
+// also where the forwarding node is restarted while it waits.
+func TestNewUnitForReimagedTarget(t *testing.T) {
+	before, after := newNode(t, "tcp"), newNode(t, "tcp")
+	h := newHome(t, before)
+	after.server.Park = before.server.Park
+	first, _ := counted(t, "")
+	if st := h.wait(h.submit(first, nil)); st.State != worktypes.Succeeded {
+		t.Fatalf("before: %+v", st)
+	}
+	h.cut()
+	h.to = after
+	waiting, starts := counted(t, "cat")
+	waits := h.submit(waiting, []byte("work"))
+	h.restart()
+	h.mend()
+	if st := h.wait(waits); st.State != worktypes.Succeeded || starts() != 1 {
+		t.Errorf("stored while the node was away: %+v, %d starts", st, starts())
+	}
+}
+
+// The first unit for a node that was set up anew unseen is not refused.
+func TestFirstUnitForReimagedTarget(t *testing.T) {
+	before, after := newNode(t, "tcp"), newNode(t, "tcp")
+	h := newHome(t, before)
+	after.server.Park = before.server.Park
+	first, _ := counted(t, "")
+	if st := h.wait(h.submit(first, nil)); st.State != worktypes.Succeeded {
+		t.Fatalf("before: %+v", st)
+	}
+	h.cut()
+	h.to = after
+	h.mend()
+	next, starts := counted(t, "cat")
+	if st := h.wait(h.submit(next, []byte("work"))); st.State != worktypes.Succeeded || starts() != 1 || st.StdoutSize != 4 {
+		t.Errorf("%+v, %d starts", st, starts())
+	}
+}
