@@ -121,7 +121,10 @@ func TestLongLines(t *testing.T) {
 		{"the longest", request(MaxLine), `{"Success":true`},
 		{"too long", request(MaxLine + 1), "ERROR: a line has more than 1048576 bytes\n"},
 		{"without an end", strings.Repeat("x", 3*MaxLine), "ERROR: a line has more than 1048576 bytes\n"},
-		{"cut", strings.Repeat("x", 3000), "ERROR: the last line has no end\n"},
+		{"cut", strings.Repeat("x", 3000), "ERROR: unknown command "},
+		{"carriage returns", "\r\npi\rng c\r\n", `{"Success":true`},
+		{"without a newline", strings.TrimSuffix(request(3000), "\n"), `{"Success":true`},
+		{"JSON that was cut", request(3000)[:2000], "ERROR: the request is not valid JSON"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

@@ -20,7 +20,7 @@ type Request struct {
 
 // parseRequest splits a line. It does not know the commands.
 func parseRequest(line []byte) (*Request, error) {
-	text := strings.TrimSpace(string(line))
+	text := strings.TrimSpace(strings.ReplaceAll(string(line), "\r", "")) // as Receptor skips them
 	if !strings.HasPrefix(text, "{") {
 		name, rest := cutWord(text)
 		return &Request{Command: strings.ToLower(name), Rest: rest}, nil

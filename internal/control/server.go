@@ -132,7 +132,7 @@ func (s *Server) next(ctx context.Context, sess *Session) error {
 	if err == nil {
 		err = s.run(ctx, req, sess)
 	} else if bad := (*requestError)(nil); !errors.As(err, &bad) {
-		for _, told := range []error{errLongLine, errSlowLine, errCutLine, errBusy} {
+		for _, told := range []error{errLongLine, errSlowLine, errBusy} {
 			if err == told {
 				sess.Say(errorPrefix + err.Error())
 			}

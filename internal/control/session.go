@@ -110,11 +110,11 @@ func (e *brokenError) Unwrap() error { return e.err }
 var (
 	errLongLine = fmt.Errorf("a line has more than %d bytes", MaxLine)
 	errSlowLine = fmt.Errorf("a line took more than %v", lineTime)
-	errCutLine  = errors.New("the last line has no end")
 	errBusy     = errors.New("too many long lines at once: try again later")
 )
 
-// request reads the next line that is not empty. The error is io.EOF at the
+// request reads the next line that is not empty; the end of input ends the last
+// one. The error is io.EOF at the
 // end of input, one of the above, or the connection's. A line that is
 // no request gives a *requestError; the next line can be read.
 func (s *Session) request() (*Request, error) {
@@ -149,8 +149,8 @@ func (s *Session) line() (line []byte, release func(), err error) {
 	release = func() {}
 	chunk, err := s.in.ReadSlice('\n')
 	switch {
-	case err == io.EOF && len(bytes.TrimSpace(chunk)) > 0:
-		return nil, release, errCutLine
+	case err == io.EOF && len(chunk) > 0:
+		return chunk, release, nil
 	case err != bufio.ErrBufferFull:
 		return chunk, release, err
 	}
@@ -173,11 +173,9 @@ func (s *Session) line() (line []byte, release func(), err error) {
 		chunk, err = s.in.ReadSlice('\n')
 	}
 	switch e := net.Error(nil); {
-	case err == io.EOF:
-		return nil, release, errCutLine
 	case errors.As(err, &e) && e.Timeout():
 		return nil, release, errSlowLine
-	case err != nil:
+	case err != nil && err != io.EOF:
 		return nil, release, err
 	case len(line)+len(chunk) > MaxLine:
 		return nil, release, errLongLine
