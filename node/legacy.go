@@ -158,7 +158,7 @@ func (b bothMeshes) Ping(ctx context.Context, target string) (r control.PingResu
 	return r, asReceptorSays(err)
 }
 
-// Traceroute implements control.Backend. The first hop is the Receptor node.
+// Traceroute implements control.Backend. The Receptor node is the hop after this one.
 func (b bothMeshes) Traceroute(ctx context.Context, target string) ([]control.TraceHop, error) {
 	if there, err := b.n.legacyNode(ctx, target); err != nil || !there {
 		return b.backend.Traceroute(ctx, target)
@@ -169,7 +169,11 @@ func (b bothMeshes) Traceroute(ctx context.Context, target string) ([]control.Tr
 	}
 	defer c.Close()
 	hops, err := c.Traceroute(ctx, target)
-	return hops, asReceptorSays(err)
+	if err != nil {
+		return nil, asReceptorSays(err)
+	}
+	here, err := b.backend.Traceroute(ctx, string(b.n.cfg.Node.ID))
+	return append(here, hops...), err
 }
 
 // Status implements control.Backend: what Receptor knows and this mesh does not

@@ -154,7 +154,7 @@ func TestLegacyControl(t *testing.T) {
 	c.expect(`{"command": "status", "requested_fields": ["Version"]}`, `{"Version":"1\.2\.3"}`)
 	c.expect("ping r1", `{"Success":true,"From":"r1","Time":1000,"TimeStr":"1µs"}`)
 	c.expect("ping nowhere", `{"Success":false,"Error":"[^"]*nowhere[^"]*"}`)
-	c.expect("traceroute r1", `{"0":{"From":"old",.*},"1":{"From":"r1","Time":1000,"TimeStr":"1µs"}}`)
+	c.expect("traceroute r1", `{"0":{"From":"a",.*},"1":{"From":"old",.*},"2":{"From":"r1","Time":1000,"TimeStr":"1µs"}}`)
 
 	// submits: text and JSON, to a node that is there and to one that was
 	old.mu.Lock()
