@@ -46,7 +46,7 @@ func (k inProcess) Start(l Launch) (Task, error) {
 	}
 	// For who starts after this process was killed; without it the mark tells.
 	_ = k.records.Started(l.Unit, Started{p.Root(), process.Boot()})
-	return &child{p, stdout, k, l.Unit}, nil
+	return &child{p, stdout, k, l.Unit, l.User}, nil
 }
 
 // Find implements Keeper.
@@ -58,6 +58,7 @@ type child struct {
 	stdout *os.File // for its size, also where its name is gone
 	keeper inProcess
 	unit   string
+	user   *User
 }
 
 func (c *child) Forget() {
@@ -67,11 +68,9 @@ func (c *child) Forget() {
 
 func (c *child) Exit() Exit {
 	e := c.Process.Exit()
-	var size int64
-	if fi, err := c.stdout.Stat(); err == nil {
-		size = fi.Size()
-	}
-	return Exit{Code: e.Code, Signal: int(e.Signal), Size: size}
+	exit := Exit{Code: e.Code, Signal: int(e.Signal)}
+	exit.Look(c.stdout, c.user)
+	return exit
 }
 
 // Orphan returns a job whose keeper is gone: it goes on, and nobody will know its

@@ -119,6 +119,7 @@ func (u *unit) launch() (Task, error) {
 	return u.fork(plan)
 }
 
+// makePlan plans a job that there is room for.
 func (u *unit) makePlan() (Plan, error) {
 	t, err := u.m.types.Lookup(u.spec.Type)
 	if err != nil {
@@ -133,6 +134,9 @@ func (u *unit) makePlan() (Plan, error) {
 	}
 	if err == nil && len(plan.Argv) == 0 {
 		err = fmt.Errorf("work type %s plans no command", u.spec.Type)
+	}
+	if err == nil {
+		err = u.m.room(plan.User)
 	}
 	return plan, err
 }
@@ -258,10 +262,13 @@ func (u *unit) supervise(task Task) {
 			s.State, s.Detail = state, why
 		case exit.Lost != "":
 			s.State, s.Detail = Failed, "LOST: "+exit.Lost
-		case exit.Code == 0 && exit.Signal == 0:
+		case exit.Code == 0 && exit.Signal == 0 && !exit.DiskFull:
 			s.State, s.Detail = Succeeded, exit.process().String()
 		default:
 			s.State, s.Detail = Failed, u.detail(exit)
+		}
+		if exit.DiskFull {
+			s.Detail += "; the disk of the data directory " + u.m.dir + " was full at the job's end: its output may not be complete"
 		}
 	})
 }

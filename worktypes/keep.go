@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ranvier-mesh/ranvier/internal/process"
 )
 
@@ -68,12 +70,25 @@ type Exit struct {
 	Code   int   // the exit status; -1 when a signal ended it or nobody knows
 	Signal int   // the signal that ended it; 0 when it exited
 	Size   int64 // of the output at that moment
+	// DiskFull is set when there was no room for more output at that moment: what
+	// there is may not be all that the job has written.
+	DiskFull bool `json:",omitempty"`
 	// Lost says why nobody can know how the job ended; empty: it is known.
 	Lost string `json:",omitempty"`
 }
 
 // ErrStarted is a start of a unit that was started before.
 var ErrStarted = errors.New("the unit was started before")
+
+// Look takes the output of a job that has ended just now into its exit record. user
+// is the job's.
+func (e *Exit) Look(stdout *os.File, user *User) {
+	if fi, err := stdout.Stat(); err == nil {
+		e.Size = fi.Size()
+	}
+	var st unix.Statfs_t
+	e.DiskFull = unix.Fstatfs(int(stdout.Fd()), &st) == nil && full(st, user)
+}
 
 // OutputSize is the size of a unit's output, for an exit record.
 func OutputSize(dir string) int64 {

@@ -75,6 +75,8 @@ type Manager struct {
 	closed  chan struct{} // closed when no job runs any more
 	jobs    sync.WaitGroup
 
+	reserve sync.Mutex // held while the reserve is taken or spent
+
 	mu    sync.Mutex // guards what is below; never held over I/O
 	units map[string]*unit
 	tombs map[string]struct{} // released ids
@@ -141,7 +143,7 @@ func (m *Manager) open(opt Options) (err error) {
 		return err
 	}
 	m.keeper = k
-	m.keepReserve()
+	_ = m.keepReserve() // the node comes up, and starts no job
 	damaged, err := m.openJournal(m.dir)
 	if err != nil {
 		return err

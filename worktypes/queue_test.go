@@ -3,6 +3,7 @@ package worktypes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -153,15 +154,22 @@ func TestAllows(t *testing.T) {
 	}
 }
 
-// On a full disk jobs fail and say why, their ends are written, and the node
-// stays up.
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
+// smallDisk is a directory with a disk of its own, of 4 MiB.
+func smallDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=4m"); err != nil {
 		t.Skip("cannot mount a small file system: ", err)
 	}
 	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// On a full disk jobs fail and say why, their ends are written, and the node
+// stays up.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t)
 	m := open(t, dir)
 	waiting := submit(t, m, "true")
 	p, err := m.Payload(waiting)
@@ -186,11 +194,44 @@ func TestFullDisk(t *testing.T) {
 	if _, err := m.Submit(Spec{ID: NewID(), Type: "absent"}); err == nil {
 		t.Log("there is still room for a directory")
 	}
+	late := submit(t, m, "echo important-output")
+	if err := m.Start(late); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("start on a full disk: %v", err)
+	}
+	if st := wait(t, m, late); st.State != Failed || !strings.Contains(st.Detail, "no space left on device") {
+		t.Errorf("%+v", st)
+	}
 	os.Remove(filepath.Join(dir, "full"))
 	if err := m.Release(context.Background(), waiting); err != nil {
 		t.Error(err)
 	}
 	if st := wait(t, m, run(t, m, "true")); st.State != Succeeded {
+		t.Errorf("after room was made: %+v", st)
+	}
+}
+
+// A job that fills the disk has not succeeded, whatever it says itself: nobody knows
+// what it has written in vain. Its exit status is told all the same.
+func TestJobFillsTheDisk(t *testing.T) {
+	t.Parallel()
+	dir := smallDisk(t)
+	m := open(t, dir)
+	for script, code := range map[string]int{"head -c 20000000 /dev/zero; exit 0": 0, "head -c 20000000 /dev/zero; exit 3": 3} {
+		id := run(t, m, script)
+		st := wait(t, m, id)
+		if st.State != Failed || st.ExitCode != code || st.StdoutSize == 0 || !strings.HasPrefix(st.Detail, fmt.Sprint("exit status ", code, "; ")) ||
+			!strings.Contains(st.Detail, "the disk of the data directory "+dir+" was full") {
+			t.Errorf("%s: %+v", script, st)
+		}
+		// Not even from what the reserve has freed for states.
+		if err := m.Start(submit(t, m, "true")); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("start on a full disk: %v", err)
+		}
+		if err := m.Release(t.Context(), id); err != nil {
+			t.Error(err)
+		}
+	}
+	if st := wait(t, m, run(t, m, "echo fits")); st.State != Succeeded || st.StdoutSize != 5 {
 		t.Errorf("after room was made: %+v", st)
 	}
 }

@@ -317,8 +317,9 @@ func (u *unit) release(owing time.Duration) error {
 		u.closeSubscribers()
 		u.m.owes(o)
 	}
-	u.m.keepReserve()
-	return u.m.store.remove(id, u.hasDir.Load())
+	err := u.m.store.remove(id, u.hasDir.Load())
+	_ = u.m.keepReserve()
+	return err
 }
 
 // subscribe is Watch.

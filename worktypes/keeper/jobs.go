@@ -48,7 +48,7 @@ func (k *keeper) start(l *worktypes.Launch) (process.ID, error) {
 		k.log.Error("cannot write the start record", "unit", l.Unit, "error", err)
 	}
 	// The strings are copies: a line has a whole environment in it.
-	j := &kept{job: job{Unit: strings.Clone(l.Unit), Root: root}, dir: strings.Clone(l.Dir), cgroup: cgroup, stdout: stdout}
+	j := &kept{job: job{Unit: strings.Clone(l.Unit), Root: root}, dir: strings.Clone(l.Dir), cgroup: cgroup, stdout: stdout, user: l.User}
 	j.family = process.NewFamily(root, j.Unit)
 	k.jobs[j.Unit], k.pids[pid] = j, j
 	return root, nil
@@ -156,9 +156,7 @@ func (k *keeper) ended(j *kept, ws syscall.WaitStatus) {
 			}
 		})
 	}
-	if fi, err := j.stdout.Stat(); err == nil {
-		exit.Size = fi.Size()
-	}
+	exit.Look(j.stdout, j.user)
 	j.Exit = &exit
 	if err := k.records.Exited(j.Unit, exit); err != nil {
 		k.log.Error("cannot write the exit record", "unit", j.Unit, "error", err)

@@ -57,6 +57,7 @@ type kept struct {
 	cgroup string          // its directory; empty: none
 	family *process.Family // also where there is a cgroup, which some may leave
 	stdout *os.File
+	user   *worktypes.User // nil: that of the keeper
 }
 
 // Serve is `ranvier keep`: it keeps jobs for the node of dataDir until it has none
