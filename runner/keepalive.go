@@ -2,7 +2,6 @@ package runner
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -40,15 +39,15 @@ func (k *keepalive) beat() {
 	if k.ended || k.err != nil {
 		return
 	}
-	_, err := k.out.WriteString(`{"event": "keepalive", "counter": 0, "uuid": 0}` + "\n")
-	k.note(errors.Join(err, k.out.Flush()))
+	k.out.WriteString(`{"event": "keepalive", "counter": 0, "uuid": 0}` + "\n")
+	k.note(k.out.Flush()) // which has the error of that write too
 	k.timer.Reset(k.every)
 }
 
 // note keeps the first error: whoever writes next hears of it.
 func (k *keepalive) note(err error) {
 	if k.err == nil && err != nil {
-		k.err = fmt.Errorf("write the worker's stream: %w", err)
+		k.err = fmt.Errorf("the worker's stream: %w", err)
 	}
 }
 
@@ -62,6 +61,13 @@ func (k *keepalive) with(write func(io.Writer) error) error {
 	if k.timer != nil && !k.ended {
 		k.timer.Reset(k.every)
 	}
+	return k.err
+}
+
+// failed is the first error of the output, nil for none.
+func (k *keepalive) failed() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	return k.err
 }
 
@@ -80,7 +86,10 @@ func (k *keepalive) close() error {
 	defer k.mu.Unlock()
 	k.ended = true
 	if k.err == nil {
-		k.note(errors.Join(stream.WriteEOF(k.out), k.out.Flush()))
+		k.note(stream.WriteEOF(k.out))
+	}
+	if k.err == nil {
+		k.note(k.out.Flush())
 	}
 	return k.err
 }

@@ -3,7 +3,9 @@ package runner
 import (
 	"bytes"
 	"io"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,3 +40,31 @@ func TestKeepaliveIsBetweenMessages(t *testing.T) {
 		}
 	})
 }
+
+// TestAWorkersErrorIsToldOnce: not once for each write that it keeps from being
+// made, nor as one of the job's files, though a pipe has a path too.
+func TestAWorkersErrorIsToldOnce(t *testing.T) {
+	t.Parallel()
+	broken := &fs.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.EPIPE}
+	err := Work(t.Context(), strings.NewReader("{{{\n"), io.Discard, WorkOptions{})
+	if err == nil || strings.Contains(err.Error(), ".:") {
+		t.Errorf("two sentences in one: %v", err)
+	}
+	k := newKeepalive(failing{broken}, 0)
+	if err := k.close(); err == nil || err.Error() != "the worker's stream: write /dev/stdout: broken pipe" {
+		t.Errorf("%v", err)
+	}
+	w := &worker{out: newKeepalive(failing{broken}, 0)}
+	if err := w.status(); err == nil || err.Error() != "the worker's stream: write /dev/stdout: broken pipe" {
+		t.Errorf("%v", err)
+	}
+	kwargs := `{"kwargs": {"playbook": "x.yml"}}` + "\n" + `{"eof": true}` + "\n"
+	if err := Work(t.Context(), strings.NewReader(kwargs), failing{broken}, WorkOptions{}); err == nil || err.Error() != "the worker's stream: write /dev/stdout: broken pipe" {
+		t.Errorf("%v", err)
+	}
+}
+
+// failing is a writer that fails.
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }

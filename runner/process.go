@@ -282,7 +282,10 @@ func (p *processor) print(m stream.Message) {
 		}
 		_, err = p.out.WriteString(text)
 	}
-	p.outErr = errors.Join(err, p.out.WriteByte('\n'))
+	if err == nil {
+		err = p.out.WriteByte('\n')
+	}
+	p.outErr = err
 }
 
 func (p *processor) flush() {

@@ -233,6 +233,7 @@ func TestEachFaultHasItsOwnError(t *testing.T) {
 		"truncated zip":      {strings.NewReader(begin + good[:40]), "ended early", new(*runner.TruncatedError)},
 		"no eof":             {strings.NewReader(begin + status("successful") + good), "successful", new(*runner.TruncatedError)},
 		"garbage":            {strings.NewReader(begin + "Traceback (most recent call last):\n" + end), "Line with invalid JSON data: Traceback (most", new(*runner.MalformedError)},
+		"garbage unended":    {strings.NewReader(begin + strings.Repeat("x", 300_000)), "Line with invalid JSON data: xxx", new(*runner.MalformedError)},
 		"blank line":         {strings.NewReader(begin + "\n" + end), "malformed", new(*runner.MalformedError)},
 		"scalar":             {strings.NewReader(begin + "5\n" + end), "not a JSON object", new(*runner.MalformedError)},
 		"newline after zip":  {strings.NewReader(begin + good + "\n" + end), "malformed", new(*runner.MalformedError)},

@@ -66,10 +66,10 @@ type WorkError struct {
 
 // Error is the explanation, and the cause where that says more.
 func (e *WorkError) Error() string {
-	if e.Err == nil || errors.Is(e.Err, exec.ErrNotFound) || strings.HasSuffix(e.Err.Error(), e.Explanation) {
+	if e.Err == nil || errors.Is(e.Err, exec.ErrNotFound) || strings.HasSuffix(e.Err.Error(), e.Explanation) || strings.HasSuffix(e.Explanation, e.Err.Error()) {
 		return e.Explanation
 	}
-	return e.Explanation + ": " + e.Err.Error()
+	return strings.TrimSuffix(e.Explanation, ".") + ": " + e.Err.Error()
 }
 
 // Unwrap returns the cause.
@@ -305,7 +305,7 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 	defer e.close()
 	if err := e.run(ctx, dir); err != nil {
 		var path *fs.PathError
-		if errors.As(err, &path) {
+		if errors.As(err, &path) && w.out.failed() == nil { // a broken pipe has a path too
 			return fault("The job's files on the worker failed: "+err.Error(), err)
 		}
 		return err
@@ -377,7 +377,10 @@ func (w *worker) status(fields ...stream.Field) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(w.send(line), w.flush()); err != nil {
+	if err := w.send(line); err != nil {
+		return err
+	}
+	if err := w.flush(); err != nil {
 		return err
 	}
 	return w.tellStatus(line)

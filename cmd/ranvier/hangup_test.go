@@ -128,14 +128,65 @@ func TestRunEndsWithItsTerminal(t *testing.T) {
 	}
 }
 
-// TestProcessEndsWithItsTerminal, also while its worker says nothing.
+// TestInterruptedPipeline: Ctrl-C reaches all of it, and what the worker tells of
+// that arrives.
+func TestInterruptedPipeline(t *testing.T) {
+	t.Parallel()
+	to := t.TempDir()
+	own := named(t, "ranvier", setGrace+"=1h")
+	job := own.run(t, "", "transmit", privateDataDir(t, map[string]string{"args": `sh -c 'echo begun; sleep 600'`}), "-i", "id1")
+	worker, process := own.command(t, "worker"), own.command(t, "process", to, "-i", "id1")
+	worker.Stdin = strings.NewReader(job.out)
+	said, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	worker.Stdout, process.Stdin = w, said
+	worker.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := worker.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pgid: worker.Process.Pid}
+	out, errs := beginning(t, process, "begun")
+	said.Close()
+	if err := syscall.Kill(-worker.Process.Pid, syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, out)
+	_, _ = worker.Wait(), process.Wait()
+	if first, last := worker.ProcessState.ExitCode(), process.ProcessState.ExitCode(); first != 254 || last != 254 || !strings.Contains(errs.String(), "ranvier: the job was canceled\n") {
+		t.Errorf("exit codes %d and %d: %s", first, last, errs.String())
+	}
+	artifacts := filepath.Join(to, "artifacts", "id1")
+	for name, want := range map[string]string{"rc": "254", "status": "canceled"} {
+		if got, err := os.ReadFile(filepath.Join(artifacts, name)); string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	for _, name := range []string{"command", "stdout", "stderr"} {
+		if _, err := os.Lstat(filepath.Join(artifacts, name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestProcessEndsWithItsTerminal, also while its worker says nothing: after a
+// grace, and at the second signal without one.
 func TestProcessEndsWithItsTerminal(t *testing.T) {
 	t.Parallel()
 	if signal.Ignored(syscall.SIGHUP) {
 		t.Skip("SIGHUP is ignored here, and so by what this starts")
 	}
-	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
-		cmd := named(t, "ranvier").command(t, "process", t.TempDir())
+	for _, c := range []struct {
+		grace   string
+		signals []syscall.Signal
+	}{
+		{"10ms", []syscall.Signal{syscall.SIGHUP}},
+		{"10ms", []syscall.Signal{syscall.SIGINT}},
+		{"1h", []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}},
+	} {
+		cmd := named(t, "ranvier", setGrace+"="+c.grace).command(t, "process", t.TempDir())
 		in, worker, err := os.Pipe() // which, unlike a socket, waits in read(2)
 		if err != nil {
 			t.Fatal(err)
@@ -147,13 +198,15 @@ func TestProcessEndsWithItsTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		out, errs := beginning(t, cmd, "begun")
-		if err := cmd.Process.Signal(sig); err != nil {
-			t.Fatal(err)
+		for _, sig := range c.signals {
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
 		}
 		_, _ = io.Copy(io.Discard, out)
 		_ = cmd.Wait()
 		if code := cmd.ProcessState.ExitCode(); code != 254 || !strings.Contains(errs.String(), "canceled") {
-			t.Errorf("%v: exit code %d: %s", sig, code, errs.String())
+			t.Errorf("%v: exit code %d: %s", c.signals, code, errs.String())
 		}
 	}
 }

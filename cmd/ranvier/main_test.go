@@ -7,16 +7,23 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // beRanvier makes the test binary the program itself, so that tests can run it
 // under any name.
 const beRanvier = "RANVIER_TEST_BE_RANVIER"
 
+// setGrace is workersGrace in the program that the test binary then is.
+const setGrace = "RANVIER_TEST_GRACE"
+
 var testHome string // set once by TestMain
 
 func TestMain(m *testing.M) {
 	if os.Getenv(beRanvier) != "" {
+		if grace, err := time.ParseDuration(os.Getenv(setGrace)); err == nil {
+			workersGrace = grace
+		}
 		os.Exit(execute(os.Args))
 	}
 	dir, err := os.MkdirTemp("", "ranvier-home")

@@ -236,12 +236,13 @@ func (r *runCommand) end(ctx context.Context, result remote.Result, err error) e
 }
 
 // jobEnd is the end of a job that did not succeed. As the Python tool the program
-// says nothing of what the play has said; a time limit the play knows nothing of.
+// says nothing of what the play has said; a time limit the play knows nothing of,
+// and Python's worker no more than its name.
 func jobEnd(job string, r runner.Result, standsIn bool) error {
 	switch {
 	case r.Explanation != "":
 		return &codeError{r.RC, fmt.Errorf("%s ended with exit code %d (%s): %s", job, r.RC, r.Status, r.Explanation)}
-	case standsIn:
+	case standsIn && r.Status != "timeout":
 		return &codeError{r.RC, nil}
 	}
 	return &codeError{r.RC, fmt.Errorf("%s ended with exit code %d (%s)", job, r.RC, r.Status)}

@@ -12,6 +12,9 @@ import (
 // lastWait is how long the end of a job here may take once somebody is in a hurry.
 const lastWait = 5 * time.Second
 
+// workersGrace is how long a canceled command takes what a worker still sends.
+var workersGrace = 10 * time.Second
+
 type signalsKey struct{}
 
 // signals are what a command's context knows of SIGINT and SIGTERM.
@@ -75,4 +78,27 @@ func hurried(ctx context.Context) <-chan struct{} {
 		s.hurry = make(chan struct{})
 	}
 	return s.hurry
+}
+
+// lastWords is for a command that takes a worker's results: Ctrl-C reaches the
+// worker of a pipeline as well, and what it says then is worth having. The
+// returned context ends workersGrace after ctx, at once when hurry is closed, or
+// with the returned function. waiting is called where that takes more than a moment.
+func lastWords(ctx context.Context, hurry <-chan struct{}, waiting func()) (context.Context, func()) {
+	reading, stop := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer stop()
+		select {
+		case <-ctx.Done():
+		case <-reading.Done():
+			return
+		}
+		defer time.AfterFunc(time.Second, waiting).Stop()
+		select {
+		case <-time.After(workersGrace):
+		case <-hurry:
+		case <-reading.Done():
+		}
+	}()
+	return reading, stop
 }

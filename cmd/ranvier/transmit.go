@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -52,7 +55,8 @@ func newProcess() *cobra.Command {
 		Short: "Read a worker's stream from standard input: output, events, artifacts",
 		Long: `Read what "ansible-runner worker" writes from standard input, show the play's
 output, and store events and artifacts in DIR/artifacts. The exit code is the
-play's.`,
+play's. Canceled (Ctrl-C, SIGTERM) it takes for up to 10 seconds what the worker,
+which most often was canceled with it, still sends; a second time ends that.`,
 		Args: exactArgs("dir"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, logFile, err := logs.open()
@@ -68,17 +72,12 @@ play's.`,
 			if err != nil {
 				return err
 			}
-			result, err := runner.Process(ctx, in, logJob(log, o))
-			if err != nil && ctx.Err() != nil {
-				return canceledOr(ctx, err)
-			}
-			if err != nil {
-				return &codeError{streamExit(result, err), err}
-			}
-			if result.RC != 0 {
-				return jobEnd("the job", result, true)
-			}
-			return nil
+			reading, stopReading := lastWords(ctx, hurried(cmd.Context()), func() {
+				fmt.Fprintf(os.Stderr, "%s: canceled, waiting for what the worker still sends (press Ctrl-C again to leave without waiting)\n", cmd.Root().Name())
+			})
+			defer stopReading()
+			result, err := runner.Process(reading, in, logJob(log, o))
+			return processEnd(ctx, result, err, standsIn(cmd))
 		},
 	}
 	cmd.Flags().StringVarP(&o.Ident, "ident", "i", "", "store below DIR/artifacts/IDENT")
@@ -87,4 +86,22 @@ play's.`,
 	cmd.Flags().Var(byteSize{&o.MaxArtifactBytes}, "max-size", "refuse artifacts that unpack to more than SIZE, as 500MB or 2GiB (default 64GiB)")
 	logs.add(cmd)
 	return cmd
+}
+
+// processEnd turns the outcome into a last line and an exit code, as
+// runCommand.end.
+func processEnd(ctx context.Context, result runner.Result, err error, standsIn bool) error {
+	switch {
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return canceledOr(ctx, err)
+	case ctx.Err() != nil && err != nil:
+		return &codeError{exitCanceled, fmt.Errorf("canceled; %w", err)}
+	case ctx.Err() != nil && result.Status == "canceled":
+		return &codeError{exitCanceled, errors.New("the job was canceled")}
+	case err != nil:
+		return &codeError{streamExit(result, err), err}
+	case result.RC != 0:
+		return jobEnd("the job", result, standsIn)
+	}
+	return nil
 }

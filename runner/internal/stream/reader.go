@@ -58,13 +58,18 @@ func NewReader(r io.Reader) *Reader {
 // Next returns the next message. Its bytes are the caller's to keep. Errors:
 // io.ErrUnexpectedEOF where the stream ends, since only a message can end it
 // properly; *ReadError where reading failed; *LineError for a line that is no
-// message, an empty one too, or too long.
+// message, an empty one too, or too long, and for an end that is not even the
+// beginning of a message.
 func (r *Reader) Next() (Message, error) {
 	line, err := r.line()
 	if err == io.EOF && len(line) > 0 {
 		// Python takes a last line that lacks only its newline, so try it.
-		if m, perr := Parse(line); perr == nil {
+		m, perr := Parse(line)
+		if perr == nil {
 			return m, nil
+		}
+		if start := bytes.TrimLeft(line, " \t\r"); len(start) > 0 && start[0] != '{' {
+			return Message{}, NewLineError(line, perr)
 		}
 	}
 	if err != nil {
