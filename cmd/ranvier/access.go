@@ -68,10 +68,7 @@ func (a *access) open(ctx context.Context) (asker, error) {
 	}
 	m, err := remote.Attach(ctx, 5*time.Second, peers, mesh.Config{Self: self, Transports: carriers, Software: "ranvier " + buildVersion()})
 	if err != nil {
-		if len(a.peers) == 0 {
-			err = fmt.Errorf("%w (name a control socket with --socket or a node with --receptor-peer)", err)
-		}
-		return nil, unavailable(err)
+		return nil, unavailable(wayTo(err, a.peers))
 	}
 	a.identity.renew(ctx, m.Mesh, self)
 	return ephemeral{m}, nil
@@ -104,6 +101,14 @@ func (e ephemeral) Status(ctx context.Context, want ...string) (control.Status, 
 	}
 	defer c.Close()
 	return c.Status(ctx, want...)
+}
+
+// wayTo adds to an error of the peer that was tried for want of another how to name one.
+func wayTo(err error, peers []string) error {
+	if len(peers) == 0 && errors.As(err, new(*mesh.PeerError)) {
+		return fmt.Errorf("%w (name a control socket with --socket or a node with --receptor-peer)", err)
+	}
+	return err
 }
 
 // unavailable gives errors of the way to a node their exit code.

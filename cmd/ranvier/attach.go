@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ranvier-mesh/ranvier/runner"
+	"github.com/ranvier-mesh/ranvier/runner/remote"
 	"github.com/ranvier-mesh/ranvier/worktypes"
 	work "github.com/ranvier-mesh/ranvier/worktypes/remote"
 )
@@ -75,7 +76,7 @@ func attach(ctx context.Context, c *work.Client, unit string, p runner.ProcessOp
 	var hosts runner.Monitor
 	result, err := runner.Process(ctx, job.Results, hosts.Watch(p))
 	if ctx.Err() != nil {
-		return &codeError{exitCanceled, fmt.Errorf("left unit %s/%s, which goes on", c.Node, unit)}
+		return leftUnit(c.Node, unit)
 	}
 	if progress := hosts.Progress(); term.IsTerminal(int(os.Stderr.Fd())) && !p.JSONMode && len(progress.Hosts) > 0 {
 		fmt.Fprintln(os.Stderr)
@@ -87,6 +88,9 @@ func attach(ctx context.Context, c *work.Client, unit string, p runner.ProcessOp
 		return workError(err)
 	case st.State == worktypes.Canceled:
 		return &codeError{exitCanceled, fmt.Errorf("unit %s/%s was canceled", c.Node, unit)}
+	case st.State == worktypes.Failed && (err != nil || result.Status == "canceled"): // the stream does not say why
+		err = &remote.WorkError{Node: c.Node, Status: st, Stream: err}
+		return &codeError{streamExit(result, err), err}
 	case err != nil:
 		return &codeError{streamExit(result, err), err}
 	case result.RC != 0:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -65,7 +66,7 @@ func (r *runCommand) flags(cmd *cobra.Command) {
 	f.StringVar(&r.o.ReceptorNodeID, "receptor-node-id", "", "id of the ephemeral node (default: one that nobody else has)")
 	f.DurationVar(&r.o.Reattach, "reattach-time", 2*time.Minute, "how long to look for the job when the way to it breaks or its node restarts; 0: not at all")
 	f.BoolVar(&r.o.WholeJob, "whole-job", false, "send all of DIR, whatever the node has of it, and leave nothing of it there for the next time")
-	f.StringVarP(&r.socket, "socket", "s", "", "control socket of a running node that has the job done by NODE, also when that is away now")
+	f.StringVarP(&r.socket, "socket", "s", "", "control socket of a running node that has the job done by NODE, also when that is away now (default $"+socketEnv+")")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-peer")
 	cmd.MarkFlagsMutuallyExclusive("socket", "receptor-node-id")
 	_ = cmd.MarkFlagFilename("socket")
@@ -87,10 +88,23 @@ func (r *runCommand) complete(cmd *cobra.Command, dir string) error {
 	if r.o.Reattach == 0 {
 		r.o.Reattach = -1
 	}
+	if err := checkTTL(cmd, r.o.TTL); err != nil {
+		return err
+	}
 	if r.o.ViaReceptor == "" {
 		if len(r.o.ReceptorPeer) > 0 || r.o.ReceptorNodeID != "" || r.socket != "" || r.o.Sign || r.o.WholeJob {
 			return &usageError{fmt.Errorf("%s: --receptor-peer, --receptor-node-id, --socket, --sign and --whole-job are for a job on another node: name it with --via-receptor NODE", cmd.Name())}
 		}
+	} else if !slices.ContainsFunc([]string{"socket", "receptor-peer", "receptor-node-id", "sign", "identity"}, cmd.Flags().Changed) {
+		r.socket = os.Getenv(socketEnv)
+	}
+	return nil
+}
+
+// checkTTL refuses a time limit that is over at once.
+func checkTTL(cmd *cobra.Command, ttl time.Duration) error {
+	if cmd.Flags().Changed("ttl") && ttl <= 0 {
+		return &usageError{fmt.Errorf("--ttl %v: give a time above zero, or leave it out for no limit", ttl)}
 	}
 	return nil
 }
@@ -170,7 +184,8 @@ func (r *runCommand) viaReceptor(ctx context.Context, o remote.Options, p *progr
 	if o.Transports, err = transports(o.Log, o.Identity, nil); err != nil {
 		return remote.Result{}, err
 	}
-	return remote.Run(ctx, o)
+	result, err := remote.Run(ctx, o)
+	return result, wayTo(err, o.ReceptorPeer)
 }
 
 // broker is the running node that the job is handed to.

@@ -79,7 +79,10 @@ func newWorkResults() *cobra.Command {
 func followUnit(ctx context.Context, c *work.Client, unit string) error {
 	c.Patience = 2 * time.Minute
 	job, err := c.Follow(ctx, unit, 0)
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return leftUnit(c.Node, unit)
+	case err != nil:
 		return err
 	}
 	return unitEnd(ctx, c, job)
@@ -89,7 +92,10 @@ func unitEnd(ctx context.Context, c *work.Client, job *work.Job) error {
 	defer job.Close()
 	defer context.AfterFunc(ctx, func() { job.Close() })()
 	if _, err := io.Copy(os.Stdout, struct{ io.Reader }{job.Results}); err != nil {
-		return canceledOr(ctx, err)
+		if ctx.Err() != nil {
+			return leftUnit(c.Node, job.ID)
+		}
+		return err
 	}
 	st := job.Status()
 	if st.State == worktypes.Succeeded {
@@ -103,6 +109,22 @@ func unitEnd(ctx context.Context, c *work.Client, job *work.Job) error {
 		code = st.ExitCode
 	}
 	return &codeError{code, fmt.Errorf("unit %s/%s is %v: %s", c.Node, job.ID, st.State, st.Detail)}
+}
+
+// leftUnit is the end of a command that was interrupted while it looked at a unit.
+func leftUnit(node, unit string) error {
+	return &codeError{exitCanceled, fmt.Errorf("left unit %s/%s, which goes on: see ranvier work results and cancel", node, unit)}
+}
+
+// tellWaiting says, each once, what keeps a unit from its start.
+func tellWaiting(say func(format string, args ...any)) func(worktypes.Status) {
+	last := ""
+	return func(st worktypes.Status) {
+		if st.State == worktypes.Pending && st.Detail != last {
+			last = st.Detail
+			say("%s", last)
+		}
+	}
 }
 
 func newWorkEnd(use, short string) *cobra.Command {
@@ -186,7 +208,12 @@ func newWorkSubmit() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "submit NODE TYPE", Short: "Submit a unit and follow its output", Args: exactArgs("node", "type"),
 		Example: `  ranvier work submit node1 backup --param params="-v /srv" --payload list.txt --socket /run/ranvier.sock`,
-		RunE:    func(cmd *cobra.Command, args []string) error { return s.run(cmd.Context(), args[0], args[1]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkTTL(cmd, s.ttl); err != nil {
+				return err
+			}
+			return s.run(cmd.Context(), args[0], args[1])
+		},
 	}
 	s.access.flags(cmd)
 	f := cmd.Flags()
@@ -240,7 +267,7 @@ func (s *workSubmit) run(ctx context.Context, node, kind string) error {
 	if s.ttl > 0 {
 		spec.Expires = time.Now().Add(s.ttl)
 	}
-	c.Keep = s.detach
+	c.Keep, c.Told = s.detach, tellWaiting(shown.p.say)
 	input := work.Input{Payload: func(work.Takes) io.Reader { return shown }}
 	if s.sign {
 		self, err := s.access.identity.load()
@@ -274,7 +301,7 @@ func (s *workSubmit) open() (io.ReadCloser, error) {
 }
 
 // store leaves the unit with the node of the control socket.
-func (s *workSubmit) store(ctx context.Context, node, kind string, params map[string]string, payload io.Reader) error {
+func (s *workSubmit) store(ctx context.Context, node, kind string, params map[string]string, payload *sending) error {
 	c, err := control.Dial(ctx, s.access.socket)
 	if err != nil {
 		return &codeError{exitUnavailable, err}
@@ -305,6 +332,6 @@ func (s *workSubmit) store(ctx context.Context, node, kind string, params map[st
 		return err
 	}
 	defer done()
-	w.Keep = false
+	w.Keep, w.Told = false, tellWaiting(payload.p.say)
 	return workError(followUnit(ctx, w, unit))
 }

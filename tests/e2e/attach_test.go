@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -72,4 +73,32 @@ func TestWorkCommands(t *testing.T) {
 	ranvier(t, "work", "status", "b/../..", "--receptor-peer", b.addr).exits(2)
 	b.released()
 	a.released()
+}
+
+// Who does not wait for a node that is away learns what becomes of the unit; one whose
+// time is over before it began says so. The socket of the environment is for run as well.
+func TestUnitsThatWait(t *testing.T) {
+	t.Parallel()
+	a := startNode(t, "a", listener)
+	waits := start(t, nil, "work", "submit", "away", "cat", "--socket", a.socket)
+	for !strings.Contains(ranvierOK(t, "work", "list", "a", "--socket", a.socket), "Waiting for node away") {
+	}
+	waits.signal(syscall.SIGINT)
+	waits.exits(254)
+	unit := waits.await(waits.stderr, `left unit (a/\S+), which goes on`)[1]
+	ranvierOK(t, "work", "cancel", unit, "--socket", a.socket)
+
+	socket := []string{"RANVIER_SOCKET=" + a.socket}
+	left := start(t, socket, "run", newProject(t, "").dir, "-p", "play.yml", "--via-receptor", "away", "--ttl", "100ms", "--detach")
+	left.exits(0)
+	late := start(t, socket, "attach", strings.TrimSpace(left.stdout.String()))
+	late.exits(75)
+	late.await(late.stderr, "ended as Failed: expired")
+	for _, command := range [][]string{{"work", "submit", "away", "cat"}, {"run", t.TempDir(), "-p", "play.yml", "--via-receptor", "away"}} {
+		for _, ttl := range []string{"0s", "-1s"} {
+			p := ranvier(t, append(command, "--socket", a.socket, "--ttl="+ttl)...)
+			p.exits(2)
+			p.says("--ttl " + ttl + ": give a time above zero.*")
+		}
+	}
 }
