@@ -3,7 +3,6 @@ package worktypes
 import (
 	"crypto/sha256"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -124,7 +123,10 @@ func (m *Manager) resume(u *unit) {
 	case u.closedAlready():
 	case st.State.Terminal():
 		close(u.ended)
-		u.restoreOutput(st)
+		if err := u.restoreOutput(); err != nil {
+			u.log.Error("work unit is damaged", "error", err)
+			u.damaged(err)
+		}
 	case st.State == Running && u.spec.Node == "":
 		m.queue.force(u.spec.Type)
 		m.jobs.Add(1)
@@ -222,18 +224,33 @@ func (t *endedTask) Done() <-chan struct{} {
 	return done
 }
 
-// restoreOutput writes small output back to its file, which nobody synced.
-func (u *unit) restoreOutput(st Status) {
-	if st.StdoutSize == 0 || u.stdoutSize() >= st.StdoutSize {
-		return
+// restoreOutput compares the output of a unit that has ended with what there was at
+// its end. A small one, which nobody synced, is written back to its file. It is called
+// with u.op held, or before anybody knows the unit.
+func (u *unit) restoreOutput() error {
+	want, have := u.state().StdoutSize, u.stdoutSize()
+	if have >= want {
+		return nil
 	}
 	b, err := u.m.journal.Get(stdoutBucket, u.spec.ID)
-	if err == nil && int64(len(b)) == st.StdoutSize {
+	if err == nil && int64(len(b)) == want {
 		err = os.WriteFile(u.output(), b, 0o600)
 	} else if err == nil {
-		err = fs.ErrNotExist
+		err = fmt.Errorf("somebody has truncated or removed it")
 	}
 	if err != nil {
-		u.log.Error("the output of a work unit is gone", "error", err)
+		return fmt.Errorf("of the output %s there are %d of %d bytes: %w", u.output(), have, want, err)
 	}
+	u.hasOutput()
+	return nil
+}
+
+// damaged tells of a unit that has ended, and whose output is not what it was. It
+// is called before anybody knows the unit. The journal keeps what was.
+func (u *unit) damaged(err error) {
+	if u.status.State == Succeeded {
+		u.status.State = Failed
+	}
+	u.status.Detail = "DAMAGED: " + err.Error() + "; the job: " + u.status.Detail
+	u.status.StdoutSize = u.stdoutSize()
 }

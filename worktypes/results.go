@@ -12,7 +12,8 @@ import (
 
 // Results reads a unit's output from offset on and follows it while it grows.
 //
-// Errors wrap ErrUnknownUnit, ErrBadOffset when there is no such offset (yet), or are
+// Errors wrap ErrUnknownUnit, ErrBadOffset when there is no such offset (yet),
+// ErrTruncated when the unit has ended and its output is not all there any more, or are
 // the file system's.
 func (m *Manager) Results(ctx context.Context, id string, offset int64) (*Results, error) {
 	u, err := m.unit(id)
@@ -22,11 +23,30 @@ func (m *Manager) Results(ctx context.Context, id string, offset int64) (*Result
 	if size := u.Status().StdoutSize; offset < 0 || offset > size {
 		return nil, fmt.Errorf("%w: %d of the %d bytes of unit %s", ErrBadOffset, offset, size, id)
 	}
+	if err := u.checkOutput(); err != nil {
+		return nil, err
+	}
 	r := &Results{u: u, ctx: ctx, offset: offset, closed: make(chan struct{}), unfollow: func() {}, wake: u.written}
 	if err := r.open(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("results of unit %s: %w", id, err)
 	}
 	return r, nil
+}
+
+// checkOutput tells a reader at once where he could not read to the end.
+func (u *unit) checkOutput() error {
+	if st := u.state(); !st.State.Terminal() || u.stdoutSize() >= st.StdoutSize {
+		return nil
+	}
+	u.op.Lock()
+	defer u.op.Unlock()
+	if u.gone != nil {
+		return u.gone
+	}
+	if err := u.restoreOutput(); err != nil {
+		return fmt.Errorf("%w: unit %s: %w", ErrTruncated, u.spec.ID, err)
+	}
+	return nil
 }
 
 // open opens the output, which is there from the start of the job on, and follows
