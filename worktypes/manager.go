@@ -132,6 +132,9 @@ func (m *Manager) open(opt Options) (err error) {
 	if m.store, err = openStore(m.dir); err != nil {
 		return err
 	}
+	if err := m.closeToOthers(); err != nil {
+		return err
+	}
 	if err := m.openContent(opt); err != nil {
 		return err
 	}
