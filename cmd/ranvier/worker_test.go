@@ -100,6 +100,7 @@ func TestExitCodes(t *testing.T) {
 		}
 		return privateDataDir(t, files)
 	}
+	broken := privateDataDir(t, map[string]string{"env/extravars": "a: b: c\n", "project/good.yml": plays["project/good.yml"]})
 	own := named(t, "ranvier")
 	stream := func(play string) string {
 		sent := own.run(t, "", "transmit", dir, "-p", play+".yml")
@@ -137,7 +138,8 @@ func TestExitCodes(t *testing.T) {
 		"transmit, no directory":    {"transmit DIR/none -p good.yml", "", 1, "DIR/none"},
 		"transmit, options":         {"transmit DIR", "", 2, "playbook"},
 		"worker, no stream":         {"worker", "", 1, "transmit stream"},
-		"worker, kwargs":            {"worker", "{\"kwargs\": {\"forks\": []}}\n{\"eof\": true}\n", 1, `^ranvier: invalid job: kwargs: forks: \[\]: has another type than it should: a string\n$`},
+		"worker, kwargs":            {"worker", "{\"kwargs\": {\"forks\": []}}\n{\"eof\": true}\n", 1, `^ranvier: invalid job: kwargs: forks: has to be a whole number from 0, and is a list\n$`},
+		"run, extravars":            {"run " + broken + " -p good.yml", "", 1, "env/extravars: neither JSON nor YAML: line 1"},
 		"worker, nonsense":          {"worker", "{]\n", 1, "transmit stream"},
 		"cleanup, forbidden":        {"worker cleanup --file-pattern /tmp", "", 1, "/tmp"},
 		"cleanup, nothing there":    {"worker cleanup --file-pattern DIR/none*", "", 0, "^$"},

@@ -418,6 +418,9 @@ func (b *builder) inventory() []string {
 
 func (b *builder) extraVars(argv []string) ([]string, error) {
 	if info, err := os.Stat(filepath.Join(b.Dir, "env", "extravars")); err == nil && info.Mode().IsRegular() {
+		if err := checkMap(b.Dir, "env/extravars"); err != nil {
+			return nil, err
+		}
 		path := filepath.Join(b.Dir, "env", "extravars")
 		if b.containerized() {
 			path = "/runner/env/extravars"
@@ -426,7 +429,10 @@ func (b *builder) extraVars(argv []string) ([]string, error) {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: env/extravars: %w", ErrJob, err)
 	}
-	if b.ExtraVarsFile != "" && b.exists(b.ExtraVarsFile) {
+	if b.ExtraVarsFile != "" {
+		if !b.exists(b.ExtraVarsFile) {
+			return nil, fmt.Errorf("%w: kwargs: extravars: has to be a map, or the path of a file: there is no %s", ErrJob, b.below(b.ExtraVarsFile))
+		}
 		argv = append(argv, "-e", "@"+b.below(b.ExtraVarsFile))
 	}
 	if len(b.ExtraVars) == 0 {

@@ -72,7 +72,7 @@ func TestCommandLine(t *testing.T) {
 		"extravars here":  {`, "playbook": "p", "extravars": {"a": 1}`, nil, "ansible-playbook -e @DIR/artifacts/id1/extravars p"},
 		"extravars' file": {`, "playbook": "p", "extravars": "vars.yml"`, map[string]string{"vars.yml": "x"}, "ansible-playbook -e @DIR/vars.yml p"},
 		"args":            {`, "playbook": "p", "limit": "h"`, map[string]string{"args": "prog 'a b' c"}, "prog|a b|c"},
-		"numbers as text": {`, "playbook": "p", "forks": "5", "limit": 3`, nil, "ansible-playbook --limit 3 --forks 5 p"},
+		"numbers as text": {`, "playbook": "p", "forks": "5", "limit": "3"`, nil, "ansible-playbook --limit 3 --forks 5 p"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -215,6 +215,50 @@ func TestKwargsOfWrongTypes(t *testing.T) {
 	}
 }
 
+// What is wrong with an option is told with what it has to be; what it is not,
+// since it may be a secret.
+func TestKwargsSayWhatTheyHaveToBe(t *testing.T) {
+	t.Parallel()
+	for kwarg, want := range map[string]string{
+		`"playbook": 5`:         "playbook: has to be a string, and is a number",
+		`"cmdline": 5`:          "cmdline: has to be a string, and is a number",
+		`"ssh_key": ["secret"]`: "ssh_key: has to be a string, and is a list",
+		`"container_image": 5`:  "container_image: has to be a string, and is a number",
+		`"timeout": "5"`:        "timeout: has to be a number from 0, and is a string",
+		`"timeout": -5`:         "timeout: has to be a number from 0, and is -5",
+		`"forks": -1`:           `forks: has to be a whole number from 0, and is "-1"`,
+		`"forks": "x"`:          `forks: has to be a whole number from 0, and is "x"`,
+		`"forks": 1.5`:          `forks: has to be a whole number from 0, and is "1.5"`,
+		`"extravars": 5`:        "extravars: has to be a map, or the path of a file, and is a number",
+		`"extravars": "none"`:   "extravars: has to be a map, or the path of a file: there is no ",
+		`"ident": true`:         "ident: has to be a string, and is true or false",
+		`"inventory": 5`:        "inventory: has to be a string or a list of strings, and is a number",
+	} {
+		_, err := prepare(t, lay(t, nil), `, "module": "m", `+kwarg)
+		if !errors.Is(err, ErrJob) || !strings.Contains(fmt.Sprint(err), "kwargs: "+want) {
+			t.Errorf("%s: %v, want %q", kwarg, err, want)
+		}
+	}
+	// AWX names a job by its number, and what is 0 is not set.
+	k, err := ParseKwargs([]byte(`{"ident": 5, "forks": 0, "timeout": 1.5}`))
+	if err != nil || k.Ident != "5" || k.Forks != "" || k.Timeout != 1.5 {
+		t.Errorf("%+v, %v", k, err)
+	}
+}
+
+// Variables are Ansible's: its own tags and its vault's files are none of ours.
+func TestExtraVarsFileThatAnsibleTakes(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  61\nb: !unsafe '{{ x'\nc: {1: {2: x}}\n", `{"a": NaN, "b": "\ud800"}`,
+		"$ANSIBLE_VAULT;1.1;AES256\n6162\n", "---\na: &x {b: c}\nd: {<<: *x}\n...\n",
+	} {
+		if _, err := prepare(t, lay(t, map[string]string{"env/extravars": text}), `, "playbook": "p"`); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestEnvFilesThatDoNotParse(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ file, text, want string }{
@@ -234,6 +278,9 @@ func TestEnvFilesThatDoNotParse(t *testing.T) {
 		"two documents":   {"env/envvars", "a: 1\n---\nb: 2\n", "env/envvars: neither JSON nor YAML: more than one document"},
 		"a list":          {"env/passwords", "\n- a\n", "env/passwords: line 2: a map is expected"},
 		"a text":          {"env/settings", "hello", "env/settings: line 1: a map is expected"},
+		"extravars":       {"env/extravars", "a: 1\nb: ]\n", "env/extravars: neither JSON nor YAML: line 2: "},
+		"a list of vars":  {"env/extravars", "\n- a\n", "env/extravars: line 2: a map is expected"},
+		"no vars":         {"env/extravars", "# none\n", "env/extravars: line 1: a map is expected"},
 		"a key":           {"env/settings", "a: 1\n[x]: y\n", "env/settings: line 2: a key is no text"},
 		"a value":         {"env/envvars", "a: 1\nb: {c: d}\n", "env/envvars: line 2: b: not a name and a text"},
 		"a variable":      {"env/envvars", "\"a=b\": 1\n", "env/envvars: line 1: a=b: not a name"},

@@ -57,9 +57,37 @@ func readMap(dir, name string) ([]Entry, error) {
 			return entries, nil
 		}
 	}
+	top, err := topMap(data, name)
+	if err != nil || top == nil {
+		return nil, err
+	}
+	return mapEntries(top, name)
+}
+
+// checkMap refuses a file that Ansible could not read as a map, before it is
+// started. Values are left to Ansible, which has tags of its own for them, and so
+// is what ansible-vault has encrypted.
+func checkMap(dir, name string) error {
+	data, there, err := readText(dir, name)
+	if err != nil || !there || strings.HasPrefix(data, "$ANSIBLE_VAULT;") {
+		return err
+	}
+	var entries []Entry
+	if trimmed := strings.TrimSpace(data); strings.HasPrefix(trimmed, "{") && parseObject([]byte(trimmed), &entries) == nil {
+		return nil
+	}
+	top, err := topMap(data, name)
+	if err == nil && top == nil {
+		err = fmt.Errorf("%w: %s: line 1: a map is expected, and there is nothing", ErrJob, name)
+	}
+	return err
+}
+
+// topMap parses YAML that holds a map, or nothing: then it is nil.
+func topMap(data, name string) (*yaml.Node, error) {
 	var doc yaml.Node
 	in := yaml.NewDecoder(strings.NewReader(data))
-	err = in.Decode(&doc)
+	err := in.Decode(&doc)
 	if err == nil { // nothing may come behind it
 		if err = in.Decode(new(yaml.Node)); err == nil {
 			err = errors.New("more than one document")
@@ -75,7 +103,7 @@ func readMap(dir, name string) ([]Entry, error) {
 	if top.Kind != yaml.MappingNode {
 		return nil, fmt.Errorf("%w: %s: line %d: a map is expected", ErrJob, name, top.Line)
 	}
-	return mapEntries(top, name)
+	return top, nil
 }
 
 // mapEntries are those of a map; what it takes over from others (<<) its own go

@@ -81,11 +81,11 @@ func ParseKwargs(raw []byte) (*Kwargs, error) {
 func (k *Kwargs) fields() map[string]func([]byte) error {
 	var ignored any
 	return map[string]func([]byte) error{
-		"ident": text(&k.Ident), "binary": text(&k.Binary), "playbook": text(&k.Playbook), "module": text(&k.Module),
+		"ident": name(&k.Ident), "binary": text(&k.Binary), "playbook": text(&k.Playbook), "module": text(&k.Module),
 		"module_args": text(&k.ModuleArgs), "host_pattern": text(&k.HostPattern), "verbosity": whole(&k.Verbosity),
 		"quiet": truth(&k.Quiet), "rotate_artifacts": whole(&k.RotateArtifacts), "json_mode": truth(&k.JSONMode),
 		"omit_event_data": truth(&k.OmitEventData), "only_failed_event_data": truth(&k.OnlyFailedEventData),
-		"inventory": list(&k.Inventory), "forks": text(&k.Forks), "project_dir": text(&k.ProjectDir),
+		"inventory": list(&k.Inventory), "forks": forks(&k.Forks), "project_dir": text(&k.ProjectDir),
 		"artifact_dir": text(&k.ArtifactDir), "roles_path": list(&k.RolesPath),
 		"process_isolation": func(raw []byte) error {
 			k.ProcessIsolation = new(bool)
@@ -95,7 +95,7 @@ func (k *Kwargs) fields() map[string]func([]byte) error {
 		"process_isolation_hide_paths": list(&k.HidePaths), "process_isolation_show_paths": list(&k.ShowPaths),
 		"process_isolation_ro_paths": list(&k.ROPaths), "container_image": text(&k.ContainerImage),
 		"container_volume_mounts": list(&k.ContainerVolumeMounts), "container_options": list(&k.ContainerOptions),
-		"container_workdir": text(&k.ContainerWorkdir), "container_auth_data": anything(&k.ContainerAuthData, "an object"),
+		"container_workdir": text(&k.ContainerWorkdir), "container_auth_data": anything(&k.ContainerAuthData, "a map"),
 		"directory_isolation_base_path": text(&k.DirectoryIsolationBasePath), "cmdline": text(&k.Cmdline),
 		"limit": text(&k.Limit), "tags": text(&k.Tags), "skip_tags": text(&k.SkipTags),
 		"suppress_env_files": truth(&k.SuppressEnvFiles), "suppress_output_file": truth(&k.SuppressOutputFile),
@@ -103,42 +103,85 @@ func (k *Kwargs) fields() map[string]func([]byte) error {
 		"settings": object(&k.Settings), "ssh_key": text(&k.SSHKey), "host_cwd": text(&k.HostCWD),
 		"timeout": number(&k.Timeout), "fact_cache": text(&k.FactCache), "fact_cache_type": text(&k.FactCacheType),
 		"extravars": func(raw []byte) error {
-			if raw[0] == '"' {
+			switch raw[0] {
+			case '"':
 				return text(&k.ExtraVarsFile)(raw)
+			case '{':
+				return object(&k.ExtraVars)(raw)
 			}
-			return object(&k.ExtraVars)(raw)
+			return kindError(raw, "a map, or the path of a file")
 		},
 		// The Python tool's interface takes these too; here they mean nothing.
 		"suppress_ansible_output": anything(&ignored, ""), "ignore_logging": anything(&ignored, ""), "debug": anything(&ignored, ""),
 	}
 }
 
-var errKind = errors.New("has another type than it should")
+// kindError says what a value has to be and what it is, without the value: it
+// may be a secret.
+func kindError(raw []byte, want string) error {
+	is := "a number"
+	switch raw[0] {
+	case '"':
+		is = "a string"
+	case '[':
+		is = "a list"
+	case '{':
+		is = "a map"
+	case 't', 'f':
+		is = "true or false"
+	}
+	return fmt.Errorf("has to be %s, and is %s", want, is)
+}
+
+func isNumber(raw []byte) bool { return raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9' }
 
 func text(to *string) func([]byte) error {
+	return func(raw []byte) (err error) {
+		if raw[0] != '"' {
+			return kindError(raw, "a string")
+		}
+		*to, err = pyjson.Unquote(raw)
+		return err
+	}
+}
+
+// name takes a number too: AWX names a job's artifacts by its number.
+func name(to *string) func([]byte) error {
 	return func(raw []byte) error {
-		switch {
-		case raw[0] == '"':
-			s, err := pyjson.Unquote(raw)
-			*to = s
-			return err
-		case raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9':
+		if isNumber(raw) {
 			*to = string(raw)
 			return nil
 		}
-		return fmt.Errorf("%.60s: %w: a string", raw, errKind)
+		return text(to)(raw)
+	}
+}
+
+// forks takes a number, or one in quotes, as the Python command line sends it.
+func forks(to *string) func([]byte) error {
+	return func(raw []byte) error {
+		var s string
+		if err := name(&s)(raw); err != nil {
+			return kindError(raw, "a whole number from 0")
+		}
+		n, err := strconv.ParseUint(s, 10, 31)
+		if err != nil {
+			return fmt.Errorf("has to be a whole number from 0, and is %.60q", s)
+		}
+		if *to = ""; n > 0 {
+			*to = s
+		}
+		return nil
 	}
 }
 
 func number(to *float64) func([]byte) error {
 	return func(raw []byte) error {
-		var s string
-		if err := text(&s)(raw); err != nil {
-			return fmt.Errorf("%.60s: %w: a number", raw, errKind)
+		if !isNumber(raw) {
+			return kindError(raw, "a number from 0")
 		}
-		n, err := strconv.ParseFloat(s, 64)
+		n, err := strconv.ParseFloat(string(raw), 64)
 		if err != nil || n < 0 {
-			return fmt.Errorf("%.60s: %w: a number from 0", raw, errKind)
+			return fmt.Errorf("has to be a number from 0, and is %.60s", raw)
 		}
 		*to = n
 		return nil
@@ -153,7 +196,7 @@ func whole(to *int) func([]byte) error {
 		}
 		*to = int(n)
 		if float64(*to) != n {
-			return fmt.Errorf("%.60s: %w: a whole number", raw, errKind)
+			return fmt.Errorf("has to be a whole number, and is %.60s", raw)
 		}
 		return nil
 	}
@@ -161,10 +204,10 @@ func whole(to *int) func([]byte) error {
 
 func truth(to *bool) func([]byte) error { return anything(to, "true or false") }
 
-func anything[T any](to *T, what string) func([]byte) error {
+func anything[T any](to *T, want string) func([]byte) error {
 	return func(raw []byte) error {
 		if err := json.Unmarshal(pyjson.Plain(raw), to); err != nil {
-			return fmt.Errorf("%.60s: %w: %s", raw, errKind, what)
+			return kindError(raw, want)
 		}
 		return nil
 	}
@@ -180,14 +223,14 @@ func list(to *[]string) func([]byte) error {
 			}
 			return err
 		}
-		return anything(to, "a list of strings")(raw)
+		return anything(to, "a string or a list of strings")(raw)
 	}
 }
 
 func object(to *[]Entry) func([]byte) error {
 	return func(raw []byte) error {
 		if raw[0] != '{' {
-			return fmt.Errorf("%.60s: %w: an object", raw, errKind)
+			return kindError(raw, "a map")
 		}
 		return parseObject(raw, to)
 	}

@@ -53,7 +53,7 @@ func (b *builder) readSettings() error {
 		"process_isolation_show_paths": list(&s.show), "process_isolation_ro_paths": list(&s.readOnly),
 		"directory_isolation_base_path": text(&s.directory), "directory_isolation_cleanup": truth(&cleanup),
 		"container_image": text(&s.image), "container_volume_mounts": list(&s.mounts),
-		"container_options": list(&s.options), "container_auth_data": anything(&s.auth, "an object"),
+		"container_options": list(&s.options), "container_auth_data": anything(&s.auth, "a map"),
 	}
 	for _, e := range merge(b.Settings, file) {
 		read := readers[e.Key]
