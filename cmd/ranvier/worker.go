@@ -52,7 +52,10 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 			if err != nil {
 				return err
 			}
-			return workEnd(ctx, runner.Work(ctx, in, os.Stdout, o))
+			var ended runner.Result
+			o.FinishedHandler = func(r runner.Result) { ended = r }
+			err = runner.Work(ctx, in, os.Stdout, o)
+			return workEnd(ctx, ended, err)
 		},
 	}
 	f := cmd.Flags()
@@ -67,15 +70,17 @@ what "process" reads to standard output. ansible-core is all that it needs here.
 	return cmd
 }
 
-// workEnd is the worker's exit code: 0 where the job ran, whatever came of it,
-// as the stream tells that.
-func workEnd(ctx context.Context, err error) error {
+// workEnd is the worker's exit code: that of the job, where it ran.
+func workEnd(ctx context.Context, ended runner.Result, err error) error {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, syscall.EPIPE) {
 		return cause
 	}
 	var fault *runner.WorkError
 	if err != nil && ctx.Err() != nil && !errors.As(err, &fault) {
 		return &codeError{exitCanceled, errors.New("canceled")}
+	}
+	if err == nil && ended.RC != 0 {
+		return &codeError{ended.RC, nil} // the stream says the rest
 	}
 	return err
 }

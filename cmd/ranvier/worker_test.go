@@ -102,15 +102,15 @@ func TestExitCodes(t *testing.T) {
 	}
 	broken := privateDataDir(t, map[string]string{"env/extravars": "a: b: c\n", "project/good.yml": plays["project/good.yml"]})
 	own := named(t, "ranvier")
-	stream := func(play string) string {
+	stream := func(play string, code int) string {
 		sent := own.run(t, "", "transmit", dir, "-p", play+".yml")
 		said := own.run(t, sent.out, "worker")
-		if sent.code != 0 || said.code != 0 { // the play's own end is in the stream
+		if sent.code != 0 || said.code != code || said.errors != "" { // the stream says the rest
 			t.Fatalf("%s: transmit %d, worker %d: %s", play, sent.code, said.code, said.errors)
 		}
 		return said.out
 	}
-	failing := stream("failing")
+	failing := stream("failing", 2)
 	for name, c := range map[string]struct {
 		args, stdin string
 		code        int
