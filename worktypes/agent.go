@@ -78,6 +78,40 @@ func (e *Errand) Remember(r Remote, sync bool) error {
 	return u.m.journal.Put(change)
 }
 
+// Handed remembers that the other node has started the unit or has it in its queue:
+// it does not ask for the input again. A large one is removed here at once, when that
+// is durable; where the disk refuses it, it stays until the unit's end.
+func (e *Errand) Handed(r Remote) error {
+	u := e.u
+	u.mu.Lock()
+	large := u.payloadRef != nil && u.payloadRef.Size > inlineMax
+	u.mu.Unlock()
+	large = large || u.hasTree()
+	err := e.Remember(r, large)
+	switch {
+	case !large:
+		return err
+	case err == nil:
+		e.DropInput()
+		return nil
+	}
+	u.op.Lock()
+	defer u.op.Unlock()
+	if u.gone == nil {
+		u.log.Warn("the input of a work unit stays until its end: that it is with its node could not be written", "error", err)
+	}
+	return u.gone
+}
+
+// DropInput removes the input of a unit that was Handed, by this process or by an
+// earlier one.
+func (e *Errand) DropInput() {
+	e.u.op.Lock()
+	defer e.u.op.Unlock()
+	e.u.removeFile(stdinFile)
+	e.u.dropTree()
+}
+
 // Payload opens the unit's payload, with what it is. The caller closes it.
 func (e *Errand) Payload() (io.ReadSeekCloser, PayloadRef, error) {
 	u := e.u

@@ -38,6 +38,9 @@ func (f *Forwarder) Do(ctx context.Context, e *worktypes.Errand) {
 		f: f, e: e, c: f.client(spec.Node, spec.TLSClient), spec: spec, remote: e.Remote(), maybeSent: !e.Fresh() && e.Remote().Store != "",
 		log: f.log.With("unit", spec.ID, "job", spec.Job, "node", spec.Node),
 	}
+	if r.remote.Taken {
+		e.DropInput() // the process before this one may have had no time for it
+	}
 	r.c.Told = r.told
 	canceled, expired := e.Canceled(), e.Expired()
 	for tries := 0; ; tries++ {
@@ -267,7 +270,7 @@ func (r *errand) begin(ctx context.Context, offset int64) (*Job, error) {
 	stream, _ := TraceOf(job.call().conn)
 	r.log.Info("work unit is with its node", "stream", stream)
 	r.remote.Taken = true
-	if err := r.e.Remember(r.remote, false); err != nil {
+	if err := r.e.Handed(r.remote); err != nil {
 		job.Close()
 		return nil, err
 	}
