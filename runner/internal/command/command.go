@@ -237,8 +237,7 @@ func (b *builder) answers() error {
 		if !ok {
 			return fmt.Errorf("%w: %s: the answer is no text", ErrJob, e.where("env/passwords"))
 		}
-		// Python's \Z is \z here.
-		pattern, err := regexp.Compile("(?m)" + strings.ReplaceAll(e.Key, `\Z`, `\z`))
+		pattern, err := regexp.Compile("(?m)" + fromPython(e.Key))
 		if err != nil {
 			return fmt.Errorf("%w: %s: %w%s", ErrJob, e.where("env/passwords"), err, notRE2(err))
 		}

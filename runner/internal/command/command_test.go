@@ -319,6 +319,23 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
+// What Python's patterns have and RE2 has not, or has otherwise.
+func TestPatternsOfPython(t *testing.T) {
+	t.Parallel()
+	for python, want := range map[string]string{
+		`a{,3}: \Z`: `a{0,3}: \z`, `a(?#what, \Z)b`: `ab`, `\{,3}\\Z`: `\{,3}\\Z`, `[{,3}(?#x)]`: `[{,3}(?#x)]`,
+		`[]{,3}]{,2}`: `[]{,3}]{0,2}`, `[^]\]{,3}]`: `[^]\]{,3}]`, `\[x{,3}`: `\[x{0,3}`, `a{2,3}(?:b)`: `a{2,3}(?:b)`,
+	} {
+		if got := fromPython(python); got != want {
+			t.Errorf("%s: %s, want %s", python, got, want)
+		}
+	}
+	j, err := prepare(t, lay(t, map[string]string{"env/passwords": "'^Pass{,3}word(?#of the user): $': x\n"}), `, "playbook": "p"`)
+	if err != nil || !j.Prompts[0].Pattern.MatchString("Passsword: ") {
+		t.Errorf("%+v, %v", j, err)
+	}
+}
+
 func TestIsolationThatCannotBe(t *testing.T) {
 	t.Parallel()
 	dir := lay(t, nil)
