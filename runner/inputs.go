@@ -184,8 +184,8 @@ func literal(s string) any {
 	return s
 }
 
-// prepareInventory decides what a string means: a path if it looks like one or
-// something is there, else the inventory itself.
+// prepareInventory decides what a string means: a path if something is there, the
+// inventory itself if there is a comma, a line end, a space or a = in it.
 func (in *inputs) prepareInventory() error {
 	switch {
 	case len(in.InventoryData) > 0:
@@ -240,14 +240,23 @@ func (in *inputs) inventoryPath(source string) (string, error) {
 		return "", fmt.Errorf("%w: inventory: %w", ErrOptions, err)
 	}
 	_, err = os.Lstat(abs)
-	if rel, ok := below(in.PrivateDataDir, abs); ok && err == nil {
+	rel, ok := below(in.PrivateDataDir, abs)
+	switch {
+	case err == nil && ok:
 		return rel, nil
-	}
-	if err == nil || strings.ContainsRune(source, '/') && !strings.ContainsAny(source, ", =") {
+	case err == nil && in.here:
+		return abs, nil
+	case err == nil:
 		return "", fmt.Errorf("%w: inventory: %s is not in %s, so it does not reach the worker",
 			ErrOptions, source, in.PrivateDataDir)
+	case strings.ContainsAny(source, ", ="):
+		return "", nil
 	}
-	return "", nil
+	hint := ""
+	if !strings.ContainsRune(source, '/') {
+		hint = fmt.Sprintf(" (a host is written with a comma: %s,)", source)
+	}
+	return "", fmt.Errorf("%w: inventory: %s does not exist, and neither does it in inventory/%s", ErrOptions, filepath.Join(in.PrivateDataDir, source), hint)
 }
 
 // checkInventory refuses absolute paths with nothing there, for a job that runs

@@ -43,7 +43,8 @@ type Options struct {
 	RolesPath     []string // made relative to project/ if below PrivateDataDir
 
 	// Inventory is a file or directory in PrivateDataDir or its inventory/, an
-	// absolute path that the worker has, or the inventory itself as text.
+	// absolute path that the worker has, or the inventory itself as text: with
+	// a comma, a line end, a space or a =. For Run it may be a path of here too.
 	Inventory string
 	// Inventories are several of the first kinds.
 	Inventories []string

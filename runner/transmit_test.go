@@ -193,7 +193,7 @@ func TestTransmitRefusesBadOptions(t *testing.T) {
 		"inventories":  {runner.Options{PrivateDataDir: dir, Playbook: "x", Inventory: "a", Inventories: []string{"b"}}, runner.ErrOptions, "more than one"},
 		"no inventory": {runner.Options{PrivateDataDir: dir, Playbook: "x", Inventory: "inventory/gone"}, runner.ErrOptions, "inventory/gone"},
 		"relative inventory outside": {runner.Options{PrivateDataDir: dir, Playbook: "x",
-			Inventory: "../../" + filepath.Base(outside) + "/hosts"}, runner.ErrOptions, "does not reach"},
+			Inventory: "../../" + filepath.Base(outside) + "/hosts"}, runner.ErrOptions, "/hosts does not exist"},
 		"no JSON": {runner.Options{PrivateDataDir: dir, Playbook: "x",
 			ExtraVars: map[string]any{"f": func() {}}}, runner.ErrOptions, "env/extravars"},
 	} {
@@ -215,7 +215,7 @@ func TestInventoryAsTextOrPath(t *testing.T) {
 		"/etc/hosts.of.worker": `"/etc/hosts.of.worker" old`,
 		"a,b,":                 `"inventory/hosts" a` + "\nb\n",
 		"[g]\nh x=1\n":         `"inventory/hosts" [g]` + "\nh x=1\n",
-		"other":                `"inventory/hosts" other`,
+		"other,":               `"inventory/hosts" other` + "\n",
 	} {
 		kwargs, archive := split(t, ours(t, runner.Options{PrivateDataDir: dir, Playbook: "site.yml", Inventory: in}))
 		data, err := fs.ReadFile(archive, "inventory/hosts")
@@ -236,6 +236,31 @@ func TestInventoryAsTextOrPath(t *testing.T) {
 		if !strings.Contains(kwargs, want) {
 			t.Errorf("no %s in %s", want, kwargs)
 		}
+	}
+}
+
+// What is neither there nor a list of hosts is no inventory. One of the current
+// directory is one for a job that runs here.
+func TestInventoryThatIsNotInTheDirectory(t *testing.T) {
+	dir := privateDataDir(t, map[string]string{"project/site.yml": ""})
+	t.Chdir(privateDataDir(t, map[string]string{"hosts2": ""}))
+	for in, want := range map[string]string{
+		"nonesuch":   "inventory: " + dir + "/nonesuch does not exist, and neither does it in inventory/ (a host is written with a comma: nonesuch,)",
+		"./nonesuch": "inventory: " + dir + "/nonesuch does not exist",
+		"./hosts2":   "inventory: ./hosts2 is not in " + dir + ", so it does not reach the worker",
+	} {
+		err := runner.Transmit(t.Context(), io.Discard, runner.Options{PrivateDataDir: dir, Playbook: "site.yml", Inventory: in})
+		if !errors.Is(err, runner.ErrOptions) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", in, err, want)
+		}
+	}
+	here, err := filepath.Abs("hosts2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := runHere(t, dir, runner.Options{Binary: "/bin/echo", Playbook: "site.yml", Inventory: "./hosts2"})
+	if !strings.Contains(out, "-i "+here) {
+		t.Errorf("the job has %q, want -i %s", out, here)
 	}
 }
 
