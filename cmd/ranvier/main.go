@@ -112,10 +112,30 @@ func runnerCommands() []*cobra.Command {
 	return []*cobra.Command{newRun(), newStart(), newStop(), newIsAlive(), newTransmit(), newWorker(), newProcess()}
 }
 
+// plainFlagError says what a flag's value has to be, where pflag tells of the
+// function that did not take it.
+func plainFlagError(err error) error {
+	text, cause, found := strings.Cut(err.Error(), ": strconv.")
+	if !found {
+		return err
+	}
+	want := "a number"
+	switch function, _, _ := strings.Cut(cause, ":"); {
+	case strings.Contains(cause, "out of range"):
+		want = "a smaller number"
+	case function == "ParseBool":
+		want = "true or false"
+	case function == "ParseInt":
+		want = "a whole number"
+	}
+	return fmt.Errorf("%s: it has to be %s", text, want)
+}
+
 // finishRoot sets what is the same for all commands.
 func finishRoot(root *cobra.Command, version string) {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		err = plainFlagError(err)
 		if standsIn(cmd) {
 			return &usageError{err}
 		}

@@ -131,6 +131,7 @@ func TestExitCodes(t *testing.T) {
 		"run, role vars":            {"run DIR -p good.yml --role-vars a=1", "", 2, "role vars need a role"},
 		"run, nothing to reach":     {"run DIR -p good.yml --via-receptor n --receptor-peer 127.0.0.1:1", "", 69, "127.0.0.1:1"},
 		"run, no flag":              {"run DIR --nosuch", "", 2, "--nosuch"},
+		"run, forks":                {"run DIR -p good.yml --forks x", "", 2, `^ranvier: invalid argument "x" for "--forks" flag: it has to be a whole number \(see ranvier run --help\)\n$`},
 		"start, options":            {"start DIR", "", 2, "playbook"},
 		"start, no directory":       {"start DIR/none -p good.yml", "", 1, "DIR/none"},
 		"stop, nothing":             {"stop DIR", "", 1, "no job is running in the background in DIR"},
