@@ -113,7 +113,8 @@ type Options struct {
 	// much space as the compressed directory. Empty means $TMPDIR, else
 	// /var/tmp.
 	TempDir string
-	// Warn, if set, hears of what was left out of the archive and why.
+	// Warn, if set, hears of what was left out of the archive and why, and from
+	// Run of what is not understood in the job's files.
 	Warn func(message string)
 }
 

@@ -97,6 +97,12 @@ func localJob(ctx context.Context, in *inputs) (*command.Job, error) {
 }
 
 func (o RunOptions) runJob(ctx context.Context, job *command.Job) (Result, error) {
+	for _, text := range job.Warnings {
+		o.Log.Warn(text)
+		if o.Warn != nil {
+			o.Warn(text)
+		}
+	}
 	po := o.Process
 	po.ArtifactDir, po.Ident, po.PrivateDataDir = job.ArtifactDir, "", ""
 	if job.Quiet != nil {

@@ -301,6 +301,9 @@ func (w *worker) run(ctx context.Context, dir string, raw []byte) error {
 		}
 		return fault(err.Error(), optionsError(err))
 	}
+	for _, text := range job.Warnings {
+		w.Log.Warn(text)
+	}
 	e := &engine{job: job, to: w, log: w.Log, node: w.Node, hurry: w.Hurry}
 	defer e.close()
 	if err := e.run(ctx, dir); err != nil {

@@ -131,6 +131,7 @@ func TestExitCodes(t *testing.T) {
 		"run, role vars":            {"run DIR -p good.yml --role-vars a=1", "", 2, "role vars need a role"},
 		"run, nothing to reach":     {"run DIR -p good.yml --via-receptor n --receptor-peer 127.0.0.1:1", "", 69, "127.0.0.1:1"},
 		"run, no flag":              {"run DIR --nosuch", "", 2, "--nosuch"},
+		"run, a setting":            {"run " + limited("jobtimeout: 1") + " -p good.yml", "", 0, `ranvier: env/settings: line 1: jobtimeout: is no setting, and changes nothing\n`},
 		"run, forks":                {"run DIR -p good.yml --forks x", "", 2, `^ranvier: invalid argument "x" for "--forks" flag: it has to be a whole number \(see ranvier run --help\)\n$`},
 		"start, options":            {"start DIR", "", 2, "playbook"},
 		"start, no directory":       {"start DIR/none -p good.yml", "", 1, "DIR/none"},

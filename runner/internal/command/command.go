@@ -37,6 +37,7 @@ type Job struct {
 	Quiet                   *bool // what the settings say of it, if they do
 	JSONMode                bool
 	Rotate                  int
+	Warnings                []string // what of the job's files is not understood, and does no harm
 
 	ExtraVars  []byte // what a file among the artifacts has to say; nil for none
 	SSHKey     string // what the pipe SSHKeyPipe has to say

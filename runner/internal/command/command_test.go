@@ -178,6 +178,9 @@ func TestSettings(t *testing.T) {
 	if err != nil || j.IdleTimeout != 7*time.Second || j.JobTimeout != 0 || !j.SuppressOutputFile || filepath.Base(j.FactCache) != "facts" {
 		t.Errorf("%+v, %v", j, err)
 	}
+	if want := []string{"env/settings: line 4: nosuch: is no setting, and changes nothing"}; !cmp.Equal(j.Warnings, want) {
+		t.Error(cmp.Diff(want, j.Warnings))
+	}
 	j, err = prepare(t, lay(t, nil), `, "playbook": "p", "settings": {"job_timeout": 1.5}`)
 	if err != nil || j.JobTimeout != 1500*time.Millisecond {
 		t.Errorf("%+v, %v", j, err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -24,6 +25,9 @@ type settings struct {
 	suppressOutput           bool
 	quiet                    *bool
 }
+
+// meaningless are settings of the Python tool that are for its own machinery.
+var meaningless = []string{"pexpect_timeout", "pexpect_use_poll", "subprocess_timeout"}
 
 // readSettings: what the options say < kwargs' settings < env/settings; but the
 // options' time limit counts whatever the settings say.
@@ -57,8 +61,11 @@ func (b *builder) readSettings() error {
 	}
 	for _, e := range merge(b.Settings, file) {
 		read := readers[e.Key]
+		if read == nil && !slices.Contains(meaningless, e.Key) {
+			b.job.Warnings = append(b.job.Warnings, e.where("env/settings")+": is no setting, and changes nothing")
+		}
 		if read == nil || e.Value == nil {
-			continue // pexpect_timeout and others that mean nothing here
+			continue
 		}
 		raw, err := json.Marshal(e.Value)
 		if err == nil {
