@@ -165,7 +165,15 @@ func (k *keeper) ended(j *kept, ws syscall.WaitStatus) {
 	for c := range k.nodes {
 		go c.send(told) // a node that does not read holds up nobody
 	}
-	if len(k.nodes) > 0 {
+	if len(k.nodes) == 0 {
+		k.settle(j)
+	}
+}
+
+// settle makes the end of a job durable that no node does that for, and drops it. It is
+// called with mu held.
+func (k *keeper) settle(j *kept) {
+	if j.Exit == nil {
 		return
 	}
 	dir := j.dir

@@ -189,6 +189,11 @@ func (k *keeper) serve(conn net.Conn) {
 	defer func() {
 		k.mu.Lock()
 		delete(k.nodes, c)
+		if len(k.nodes) == 0 {
+			for _, j := range k.jobs { // those that it was told of while it left
+				k.settle(j)
+			}
+		}
 		k.mu.Unlock()
 		k.look()
 		debug.FreeOSMemory()
